@@ -1,1 +1,78 @@
-//! Placeholder, replaced by the first slice.
+//! Keeps what DebVisor knows: a revisioned key-value store that can be watched, streams that only grow, and blobs.
+//!
+//! [`Store`] is the one trait; every backend passes the same [`conformance`] suite. It asks only for what etcd can
+//! answer: compares on the create and modification revision of a key, up to [`MAX_WRITES`] writes in a transaction,
+//! one global revision, watches that see each commit once and in order.
+
+mod key;
+mod txn;
+
+pub use key::{Key, Prefix};
+pub use txn::{Change, ChangeKind, Entry, Expect, LeaseId, Listing, Page, Revision, Txn, Write};
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use std::time::Duration;
+
+/// Most writes that one transaction may carry (etcd's default is 128).
+pub const MAX_WRITES: usize = 100;
+
+/// Largest value of one key, in bytes.
+pub const MAX_VALUE: usize = 256 * 1024;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// An expectation of the transaction did not hold; nothing was written.
+    #[error("key `{key}` is not as the transaction expects: it is at {found}")]
+    Conflict {
+        /// The first key whose expectation failed.
+        key: Key,
+        /// The revision of its last change, or [`Revision::ZERO`] when it does not exist.
+        found: Revision,
+    },
+    /// The watch, or the page, asks for a revision that is no longer kept: list again and watch from there.
+    #[error("revision {asked} is compacted; the oldest kept is {oldest}")]
+    Compacted {
+        /// What was asked for.
+        asked: Revision,
+        /// The oldest revision that can still be asked for.
+        oldest: Revision,
+    },
+    /// The lease is not known: it ran out or was revoked.
+    #[error("lease {0} has ended")]
+    LeaseEnded(LeaseId),
+    /// The transaction breaks a limit of the store.
+    #[error("the transaction is too large: {0}")]
+    TooLarge(String),
+    /// The store file cannot be used. Says what to do.
+    #[error("the store cannot be opened: {0}")]
+    Unusable(String),
+    /// The store does not answer now; asking again may help.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}
+
+/// Result of a store operation.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// A revisioned, watchable key-value store.
+pub trait Store: Send + Sync {
+    /// The entry of one key, or `None`. Reads see every commit that has returned.
+    fn get(&self, key: &Key) -> BoxFuture<'_, Result<Option<Entry>>>;
+    /// Entries under a prefix in key order, and the revision at which the answer was true.
+    fn list(&self, under: &Prefix, page: Page) -> BoxFuture<'_, Result<Listing>>;
+    /// Checks all expectations and does all writes, or does nothing. Durable when it returns. An empty transaction
+    /// answers the current revision.
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Revision>>;
+    /// Every change under `under` with a revision above `after`, in order, without end. Ends with
+    /// [`StoreError::Compacted`] when `after` is too old or the watcher is too slow.
+    fn watch(&self, under: &Prefix, after: Revision) -> BoxStream<'static, Result<Change>>;
+    /// A new lease; keys put with it are deleted when it ends. `ttl` is counted on the boot clock and restarts in
+    /// full when the store restarts.
+    fn lease(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId>>;
+    /// Extends a lease by its full ttl from now.
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
+    /// Ends a lease now and deletes its keys.
+    fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<()>>;
+}
