@@ -1,0 +1,1 @@
+//! Networks of the host: links, addresses, packet filter, DHCP and names.
