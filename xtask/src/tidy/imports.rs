@@ -1,0 +1,150 @@
+//! The import table: which crate of ours may import which, compared with what cargo says.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::Faults;
+use crate::{sh, tree};
+
+/// The table of ARCHITECTURE.md. A new crate needs a row here before it compiles in CI.
+const TABLE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("store", &["model"]),
+    ("runtime", &["model", "store"]),
+    ("host", &["model"]),
+    ("storage", &["model", "runtime", "host"]),
+    ("network", &["model", "runtime", "host"]),
+    (
+        "compute",
+        &["model", "runtime", "host", "storage", "network"],
+    ),
+    ("server", &["model", "runtime"]),
+    ("dvctl", &["model"]),
+    (
+        "debvisord",
+        &[
+            "model", "store", "runtime", "host", "storage", "network", "compute", "server",
+        ],
+    ),
+    ("xtask", &[]),
+    // Drives the real binaries from outside.
+    ("system-tests", &[]),
+];
+
+/// A crate of that name is a sign of a missing word in `model` or a missing verb in `host`.
+const FORBIDDEN: &[&str] = &[
+    "utils", "util", "common", "core", "helpers", "helper", "manager", "service", "shared", "misc",
+];
+
+/// One crate of ours and the crates of ours it imports.
+struct Member {
+    name: String,
+    imports: Vec<String>,
+}
+
+pub fn check() -> Result<Faults> {
+    let mut command = tree::cargo();
+    command.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--offline",
+    ]);
+    faults(&members(&mut command)?)
+}
+
+fn members(command: &mut Command) -> Result<Vec<Member>> {
+    let metadata: Value = serde_json::from_str(&sh::output(command)?)?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(packages
+        .iter()
+        .map(|package| Member {
+            name: text(&package["name"]),
+            imports: package["dependencies"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                // Only a dependency inside this tree has a path.
+                .filter(|dependency| dependency["path"].is_string())
+                .map(|dependency| text(&dependency["name"]))
+                .collect(),
+        })
+        .collect())
+}
+
+fn faults(members: &[Member]) -> Result<Faults> {
+    let mut faults = Faults::new();
+    for member in members {
+        let name = member.name.as_str();
+        if FORBIDDEN.contains(&name) {
+            faults.push(format!(
+                "crate `{name}` has a name that says nothing: name what it is"
+            ));
+        }
+        let Some((_, allowed)) = TABLE.iter().find(|(row, _)| *row == name) else {
+            faults.push(format!(
+                "crate `{name}` has no row in the import table (xtask/src/tidy/imports.rs and ARCHITECTURE.md)"
+            ));
+            continue;
+        };
+        for import in &member.imports {
+            if !allowed.contains(&import.as_str()) {
+                faults.push(format!(
+                    "crate `{name}` may not import `{import}`; it may import {}",
+                    if allowed.is_empty() {
+                        "none of ours".into()
+                    } else {
+                        allowed.join(", ")
+                    }
+                ));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, imports: &[&str]) -> Faults {
+        let imports = imports.iter().map(|&import| import.to_owned()).collect();
+        faults(&[Member {
+            name: name.to_owned(),
+            imports,
+        }])
+        .unwrap()
+    }
+
+    #[test]
+    fn an_import_outside_the_table_is_a_fault() {
+        assert_eq!(check("server", &["model", "runtime"]), Faults::new());
+        assert!(check("server", &["compute"])[0].contains("may not import `compute`"));
+        assert!(check("dvctl", &["runtime"])[0].contains("it may import model"));
+    }
+
+    #[test]
+    fn an_unknown_or_meaningless_crate_is_a_fault() {
+        assert!(check("billing", &[])[0].contains("no row"));
+        assert!(check("utils", &[])[0].contains("says nothing"));
+    }
+
+    #[test]
+    fn the_table_has_no_cycle() {
+        for (at, (name, imports)) in TABLE.iter().enumerate() {
+            for import in *imports {
+                let row = TABLE.iter().position(|(row, _)| row == import).unwrap();
+                assert!(
+                    row < at,
+                    "`{name}` imports `{import}`, which stands below it"
+                );
+            }
+        }
+    }
+}
