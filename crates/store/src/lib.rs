@@ -4,10 +4,20 @@
 //! answer: compares on the create and modification revision of a key, up to [`MAX_WRITES`] writes in a transaction,
 //! one global revision, watches that see each commit once and in order.
 
+pub mod clock;
+pub mod conformance;
+mod history;
 mod key;
+mod leases;
+pub mod memory;
+mod rules;
+pub mod sqlite;
 mod txn;
 
+pub use clock::Clock;
 pub use key::{Key, Prefix};
+pub use memory::Memory;
+pub use sqlite::Sqlite;
 pub use txn::{Change, ChangeKind, Entry, Expect, LeaseId, Listing, Page, Revision, Txn, Write};
 
 use futures::future::BoxFuture;
@@ -19,6 +29,15 @@ pub const MAX_WRITES: usize = 100;
 
 /// Largest value of one key, in bytes.
 pub const MAX_VALUE: usize = 256 * 1024;
+
+/// Most expectations that one transaction may carry (etcd's default limit of compares).
+pub const MAX_EXPECT: usize = 128;
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 512;
+
+/// Largest sum of all keys and values that one transaction may write, in bytes (etcd refuses requests over 1.5 MiB).
+pub const MAX_TXN: usize = 1024 * 1024;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -42,11 +61,15 @@ pub enum StoreError {
     /// The lease is not known: it ran out or was revoked.
     #[error("lease {0} has ended")]
     LeaseEnded(LeaseId),
-    /// The transaction breaks a limit of the store.
-    #[error("the transaction is too large: {0}")]
+    /// The transaction breaks a limit of the store: too many writes, too large, a key written twice, a key that is
+    /// empty or too long. Asking again never helps.
+    #[error("the transaction breaks a limit of the store: {0}")]
     TooLarge(String),
+    /// The caller's link may not do this (remote stores that are scoped, for example an agent to its node).
+    #[error("the store refuses this caller: {0}")]
+    Denied(String),
     /// The store file cannot be used. Says what to do.
-    #[error("the store cannot be opened: {0}")]
+    #[error("the store cannot be used: {0}")]
     Unusable(String),
     /// The store does not answer now; asking again may help.
     #[error("the store does not answer: {0}")]

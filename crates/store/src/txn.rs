@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The global revision: each commit that writes raises it by one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Revision(pub u64);
 
 impl Revision {
@@ -56,7 +58,10 @@ pub struct Page {
 
 impl Page {
     /// Everything in one page.
-    pub const ALL: Page = Page { limit: 0, after: None };
+    pub const ALL: Page = Page {
+        limit: 0,
+        after: None,
+    };
 }
 
 /// A page of entries.
@@ -97,6 +102,24 @@ pub enum Write {
     Delete(Key),
 }
 
+impl Expect {
+    /// The key it is about.
+    pub fn key(&self) -> &Key {
+        match self {
+            Expect::Absent(key) | Expect::Present(key) | Expect::At(key, _) => key,
+        }
+    }
+}
+
+impl Write {
+    /// The key it writes.
+    pub fn key(&self) -> &Key {
+        match self {
+            Write::Put { key, .. } | Write::Delete(key) => key,
+        }
+    }
+}
+
 /// Expectations and writes: all or nothing. A key is written at most once in it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Txn {
@@ -120,7 +143,21 @@ impl Txn {
 
     /// Adds a put.
     pub fn put(mut self, key: Key, value: impl Into<Bytes>) -> Self {
-        self.writes.push(Write::Put { key, value: value.into(), lease: None });
+        self.writes.push(Write::Put {
+            key,
+            value: value.into(),
+            lease: None,
+        });
+        self
+    }
+
+    /// Adds a put of a key that is deleted when `lease` ends.
+    pub fn put_leased(mut self, key: Key, value: impl Into<Bytes>, lease: LeaseId) -> Self {
+        self.writes.push(Write::Put {
+            key,
+            value: value.into(),
+            lease: Some(lease),
+        });
         self
     }
 
@@ -131,7 +168,8 @@ impl Txn {
 
     /// Adds a replace: the key must still be at `revision`.
     pub fn replace(self, key: Key, revision: Revision, value: impl Into<Bytes>) -> Self {
-        self.expect(Expect::At(key.clone(), revision)).put(key, value)
+        self.expect(Expect::At(key.clone(), revision))
+            .put(key, value)
     }
 
     /// Adds a delete.
@@ -170,4 +208,3 @@ impl ChangeKind {
         }
     }
 }
-
