@@ -9,3 +9,4 @@
 pub mod clock;
 pub mod net;
 pub mod process;
+pub mod qmp;
