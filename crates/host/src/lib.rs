@@ -9,4 +9,3 @@
 pub mod clock;
 pub mod net;
 pub mod process;
-pub mod qmp;

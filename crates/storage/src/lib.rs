@@ -1,1 +1,3 @@
-//! Placeholder, replaced by the first slice.
+//! Pools, volumes and images: where the disks of guests live. It never knows of a guest.
+
+pub mod image;

@@ -1,0 +1,3 @@
+//! Images: disks that volumes are made of.
+
+pub mod recipe;
