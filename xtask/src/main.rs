@@ -8,7 +8,9 @@
     reason = "a developer's tool, not the daemon: starting cargo, apt and the daemons is its whole work, and it reads the wall clock only to time them"
 )]
 
+mod deb;
 mod deny;
+mod lab;
 mod packages;
 mod sh;
 mod test;
@@ -41,6 +43,8 @@ enum Command {
     Test(test::Args),
     /// Check the rules of the tree: import table, file sizes, forbidden words, ADR list, links
     Tidy,
+    /// Build the Debian package of the daemon and the CLI
+    Deb,
     /// Check licences, bans and sources of every dependency with cargo-deny, which it installs when missing
     Deny,
     /// Show what a change in the lowest crate costs to rebuild, crate by crate
@@ -62,6 +66,7 @@ fn run(command: Command) -> Result<()> {
         Command::Packages { check } => packages::command(check),
         Command::Test(args) => test::command(&args),
         Command::Tidy => tidy::command(),
+        Command::Deb => deb::command(),
         Command::Deny => deny::command(),
         Command::Timings => timings::command(),
     }

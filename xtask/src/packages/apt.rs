@@ -117,7 +117,7 @@ fn write_as_root(path: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn debian_codename() -> Result<String> {
+pub fn debian_codename() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |name: &str| {
         let line = text

@@ -7,7 +7,7 @@ mod sources;
 
 use std::{path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::sh;
 
@@ -223,6 +223,14 @@ pub fn ensure(groups: &[Group]) -> Result<()> {
         bail!("installed, but still not usable: {}", left.join(", "));
     }
     Ok(())
+}
+
+/// The archive line of another Debian suite, on the mirror that this machine's apt uses.
+pub fn mirror_line(suite: &str) -> Result<String> {
+    let codename = apt::debian_codename()?;
+    sources::line_for_suite(&sources::read()?, &codename, suite).with_context(|| {
+        format!("no apt source for {codename} was found to take the mirror of {suite} from")
+    })
 }
 
 fn missing(groups: &[Group]) -> Vec<&'static Need> {

@@ -45,10 +45,7 @@ pub fn read() -> Result<Vec<Source>> {
 
 /// The deb822 text of `suite`, on the mirror and with the key of the source that serves `codename`.
 pub fn for_suite(found: &[Source], codename: &str, suite: &str) -> Option<String> {
-    let is_base = |source: &&Source| {
-        source.has_suite(codename) && source.components.iter().any(|name| name == "main")
-    };
-    let base = found.iter().find(is_base)?;
+    let base = base(found, codename)?;
     let mut text = format!(
         "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n",
         base.uris.first()?
@@ -57,6 +54,19 @@ pub fn for_suite(found: &[Source], codename: &str, suite: &str) -> Option<String
         text.push_str(&format!("Signed-By: {key}\n"));
     }
     Some(text)
+}
+
+/// The archive line of another suite on the machine's own Debian mirror.
+pub fn line_for_suite(found: &[Source], codename: &str, suite: &str) -> Option<String> {
+    let base = base(found, codename)?;
+    Some(format!("deb {} {suite} main", base.uris.first()?))
+}
+
+fn base<'a>(found: &'a [Source], codename: &str) -> Option<&'a Source> {
+    let is_base = |source: &&Source| {
+        source.has_suite(codename) && source.components.iter().any(|name| name == "main")
+    };
+    found.iter().find(is_base)
 }
 
 fn one_line_form(text: &str) -> Vec<Source> {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    deny,
+    deny, lab,
     packages::{self, Group},
     tidy,
 };
@@ -77,6 +77,9 @@ pub fn command(args: &Args) -> Result<()> {
     }
     if filter.is_none() && !args.lab {
         steps.push(always("doc tests", cargo::doc_tests));
+    }
+    if filter.is_none() && !args.fast {
+        steps.push(always("lab", lab::command));
     }
     report(steps)
 }

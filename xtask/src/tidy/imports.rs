@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("runtime", &["model", "store"]),
     ("host", &["model"]),
+    ("identity", &["model", "runtime", "host"]),
     ("storage", &["model", "runtime", "host"]),
     ("network", &["model", "runtime", "host"]),
     (

@@ -1,0 +1,310 @@
+//! `cargo xtask deb`: the Debian package of the daemon and the CLI, made with dpkg-deb from our own binaries.
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{packages, sh, tree};
+
+/// Which binaries go into the package.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Optimised; what is given to people.
+    Release,
+    /// What the tests have built already.
+    Dev,
+}
+
+/// Needed wherever the daemon runs.
+const DEPENDS: &[&str] = &[
+    "qemu-system-x86 (>= 1:8.2)",
+    "qemu-utils (>= 1:8.2)",
+    "dnsmasq-base",
+    "nftables",
+    "iproute2",
+    "genisoimage",
+    "util-linux",
+    "systemd | systemd-standalone-sysusers",
+];
+
+/// Firmware, TPM, and what the image recipes use.
+const RECOMMENDS: &[&str] = &[
+    "ovmf",
+    "swtpm",
+    "swtpm-tools",
+    "mmdebstrap",
+    "gdisk",
+    "mtools",
+    "e2fsprogs",
+    "busybox-static",
+    "cpio",
+    "zstd",
+];
+
+const DESCRIPTION: &str = "hypervisor manager for Debian\n DebVisor runs virtual machines with QEMU, gives them disks and networks, and\n offers them over REST, GraphQL, gRPC and the command line tool dvctl. Guests\n keep running while its daemons are restarted or upgraded.";
+
+/// `cargo xtask deb`: prints where the package is.
+pub fn command() -> Result<()> {
+    packages::ensure(&[packages::Group::Build, packages::Group::Lab])?;
+    let package = build(Profile::Release)?;
+    println!("{}", package.display());
+    Ok(())
+}
+
+/// Builds the binaries and the package, and answers where the package is.
+pub fn build(profile: Profile) -> Result<PathBuf> {
+    let mut cargo = tree::cargo();
+    cargo.args(["build", "--locked", "-p", "debvisord", "-p", "dvctl"]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    sh::run(&mut cargo)?;
+    let folder = if profile == Profile::Release {
+        "release"
+    } else {
+        "debug"
+    };
+    let built = tree::target().join(folder);
+    let stage = tree::target().join("deb/root");
+    let _ = fs::remove_dir_all(&stage);
+    fill(&stage, &built)?;
+    control(&stage)?;
+    let version = env!("CARGO_PKG_VERSION");
+    let architecture = architecture()?;
+    let package = tree::target().join(format!("deb/debvisor_{version}_{architecture}.deb"));
+    // Quick compression for a package that is only tested.
+    let level = if profile == Profile::Release {
+        ["-Zxz", "-z6"]
+    } else {
+        ["-Zzstd", "-z1"]
+    };
+    sh::output(
+        Command::new("dpkg-deb")
+            .args(level)
+            .args(["--root-owner-group", "--build"])
+            .arg(&stage)
+            .arg(&package),
+    )?;
+    Ok(package)
+}
+
+/// One file of the package, from the checkout.
+struct Item {
+    from: &'static str,
+    to: &'static str,
+}
+
+const FILES: &[Item] = &[
+    Item {
+        from: "packaging/debvisord.service",
+        to: "usr/lib/systemd/system/debvisord.service",
+    },
+    Item {
+        from: "packaging/debvisord.socket",
+        to: "usr/lib/systemd/system/debvisord.socket",
+    },
+    Item {
+        from: "packaging/debvisord-agent.service",
+        to: "usr/lib/systemd/system/debvisord-agent.service",
+    },
+    Item {
+        from: "packaging/debvisor.sysusers",
+        to: "usr/lib/sysusers.d/debvisor.conf",
+    },
+    Item {
+        from: "packaging/debvisor.tmpfiles",
+        to: "usr/lib/tmpfiles.d/debvisor.conf",
+    },
+    Item {
+        from: "packaging/debvisord.toml",
+        to: "etc/debvisor/debvisord.toml",
+    },
+    Item {
+        from: "packaging/debian/copyright",
+        to: "usr/share/doc/debvisor/copyright",
+    },
+    Item {
+        from: "LICENSE",
+        to: "usr/share/doc/debvisor/LICENSE",
+    },
+];
+
+fn fill(stage: &Path, built: &Path) -> Result<()> {
+    for item in FILES {
+        put(
+            stage,
+            item.to,
+            &fs::read(tree::root().join(item.from))
+                .with_context(|| format!("cannot read {}", item.from))?,
+            0o644,
+        )?;
+    }
+    for program in ["debvisord", "dvctl"] {
+        let to = stage.join("usr/bin").join(program);
+        fs::create_dir_all(stage.join("usr/bin"))?;
+        sh::output(
+            Command::new("strip")
+                .arg("-o")
+                .arg(&to)
+                .arg(built.join(program)),
+        )?;
+        fs::set_permissions(&to, PermissionsExt::from_mode(0o755))?;
+    }
+    let changes =
+        fs::read(tree::root().join("CHANGELOG.md")).context("cannot read CHANGELOG.md")?;
+    put(
+        stage,
+        "usr/share/doc/debvisor/changelog.gz",
+        &gzip(&changes)?,
+        0o644,
+    )?;
+    put(
+        stage,
+        "usr/share/man/man8/debvisord.8.gz",
+        &gzip(&fs::read(tree::root().join("packaging/debvisord.8"))?)?,
+        0o644,
+    )?;
+    let dvctl = built.join("dvctl");
+    for (shell, to) in [
+        ("bash", "usr/share/bash-completion/completions/dvctl"),
+        ("zsh", "usr/share/zsh/vendor-completions/_dvctl"),
+        ("fish", "usr/share/fish/vendor_completions.d/dvctl.fish"),
+    ] {
+        put(
+            stage,
+            to,
+            sh::output(offline(&dvctl).args(["completion", shell]))?.as_bytes(),
+            0o644,
+        )?;
+    }
+    manual(stage, &dvctl)
+}
+
+/// dvctl with the registry of this tree, so that it asks no daemon for it.
+fn offline(dvctl: &Path) -> Command {
+    let mut command = Command::new(dvctl);
+    command.env("DEBVISOR_REGISTRY", tree::root().join("api/registry.json"));
+    command
+}
+
+fn manual(stage: &Path, dvctl: &Path) -> Result<()> {
+    let pages = tree::target().join("deb/man");
+    let _ = fs::remove_dir_all(&pages);
+    fs::create_dir_all(&pages)?;
+    sh::output(offline(dvctl).arg("man").arg(&pages))?;
+    for page in fs::read_dir(&pages)? {
+        let page = page?.path();
+        let name = page
+            .file_name()
+            .and_then(|name| name.to_str())
+            .context("a manual page without a name")?;
+        put(
+            stage,
+            &format!("usr/share/man/man1/{name}.gz"),
+            &gzip(&fs::read(&page)?)?,
+            0o644,
+        )?;
+    }
+    Ok(())
+}
+
+fn control(stage: &Path) -> Result<()> {
+    let mut depends: Vec<String> = libraries(stage)?;
+    depends.extend(DEPENDS.iter().map(|&name| name.to_owned()));
+    let text = format!(
+        "Package: debvisor\nVersion: {}\nArchitecture: {}\nMaintainer: The DebVisor authors <debvisor@debvisor.invalid>\nSection: admin\nPriority: optional\nInstalled-Size: {}\nDepends: {}\nRecommends: {}\nDescription: {DESCRIPTION}\n",
+        env!("CARGO_PKG_VERSION"),
+        architecture()?,
+        sh::output(Command::new("du").args(["-sk"]).arg(stage))?
+            .split_whitespace()
+            .next()
+            .unwrap_or("0"),
+        depends.join(", "),
+        RECOMMENDS.join(", "),
+    );
+    put(stage, "DEBIAN/control", text.as_bytes(), 0o644)?;
+    put(
+        stage,
+        "DEBIAN/conffiles",
+        b"/etc/debvisor/debvisord.toml\n",
+        0o644,
+    )?;
+    for script in ["postinst", "prerm", "postrm"] {
+        put(
+            stage,
+            &format!("DEBIAN/{script}"),
+            &fs::read(tree::root().join("packaging/debian").join(script))?,
+            0o755,
+        )?;
+    }
+    Ok(())
+}
+
+/// The shared libraries our binaries link, as dependencies with versions.
+fn libraries(stage: &Path) -> Result<Vec<String>> {
+    let work = tree::target().join("deb/work");
+    fs::create_dir_all(work.join("debian"))?;
+    fs::write(
+        work.join("debian/control"),
+        "Source: debvisor\n\nPackage: debvisor\nArchitecture: any\n",
+    )?;
+    let binaries = ["debvisord", "dvctl"].map(|name| stage.join("usr/bin").join(name));
+    let text = sh::output(
+        Command::new("dpkg-shlibdeps")
+            .arg("-O")
+            .args(binaries)
+            .current_dir(&work),
+    )?;
+    let list = text
+        .lines()
+        .find_map(|line| line.strip_prefix("shlibs:Depends="))
+        .unwrap_or_default();
+    Ok(list
+        .split(", ")
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn architecture() -> Result<String> {
+    Ok(
+        sh::output(Command::new("dpkg").arg("--print-architecture"))?
+            .trim()
+            .to_owned(),
+    )
+}
+
+fn put(stage: &Path, to: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let path = stage.join(to);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+    Ok(())
+}
+
+/// Compressed without name and time, so that the same input gives the same package.
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut child = Command::new("gzip")
+        .args(["-9", "-n", "-c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let input = child.stdin.take();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || input.map_or(Ok(()), |mut input| input.write_all(bytes)));
+        let output = child.wait_with_output()?;
+        writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writer to gzip panicked"))??;
+        anyhow::ensure!(output.status.success(), "gzip failed: {}", output.status);
+        Ok(output.stdout)
+    })
+}
