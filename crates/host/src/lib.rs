@@ -9,3 +9,5 @@
 pub mod clock;
 pub mod net;
 pub mod process;
+pub mod qemu;
+pub mod qmp;
