@@ -42,6 +42,8 @@ pub enum Scope {
     Project,
     /// In the cluster.
     Cluster,
+    /// In a project, or in the cluster when it has none (a task is where its target is).
+    Any,
 }
 
 /// A common verb. Reading verbs are always allowed.

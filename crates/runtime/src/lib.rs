@@ -1,1 +1,45 @@
-//! Placeholder, replaced by the first slice.
+//! The spine: one gate for every request, a watch cache for every read, controllers for every loop and durable tasks
+//! for every long verb.
+//!
+//! **Invariants.** Nothing outside this crate writes an object except through [`Gate`] and [`Desk`] (people and, with a
+//! system actor, controllers) or [`Cx::set_status`] (the one controller that owns the status). A controller takes no
+//! hint. A guest never depends on a process of this crate being alive.
+
+pub mod event;
+pub mod law;
+pub mod life;
+pub mod link;
+pub mod node;
+pub mod resilience;
+pub mod setting;
+pub mod stream;
+pub mod task;
+
+mod cache;
+mod clock;
+mod cx;
+mod desk;
+mod draft;
+mod engine;
+mod gate;
+mod key;
+mod registry;
+mod secret;
+mod subsystem;
+
+pub use cache::{Cache, Delta, Listed, Query, Row};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use cx::{Cx, CxBuilder, Obj};
+pub use desk::{Answer, Desk, WatchEvent};
+pub use draft::Draft;
+pub use engine::{Controller, Engine, Next, Watch};
+pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
+pub use key::{object_key, object_ref, unique_key};
+pub use registry::{Declared, Registry};
+pub use secret::{NoSeal, Seal};
+pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
+pub use subsystem::{Place, Run, Subsystem, Until, nothing_to_admit, no_controllers, normal};
+pub use task::{Proc, Undo, UndoCall};
+
+/// The subsystems that the spine itself brings: `task`, `node`, `setting`.
+pub static SUBSYSTEMS: &[&Subsystem] = &[&task::SUBSYSTEM, &node::SUBSYSTEM, &setting::SUBSYSTEM];

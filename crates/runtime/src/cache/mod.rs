@@ -1,0 +1,366 @@
+//! Every object in memory, at a known revision: what reads are served from and what controllers are woken by.
+//!
+//! Fed by one watch of the store; never polls. Rows hold the JSON that surfaces send plus the few values that tables,
+//! selectors and references need, never trees of values.
+
+mod query;
+mod row;
+
+pub use query::{Listed, Query};
+pub use row::Row;
+pub(crate) use row::{reference, references};
+pub(crate) use query::MAX_PAGE;
+
+use crate::key::{OBJECTS, UNIQUE, object_ref};
+use crate::{Registry, Seal};
+use futures::StreamExt;
+use model::{Error, Result};
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Change, ChangeKind, Key, Page, Prefix, Revision, Store, StoreError};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How many changes are kept for watchers that resume.
+const HISTORY: usize = 10_000;
+
+/// One change of one object.
+#[derive(Clone, Debug)]
+pub struct Delta {
+    /// The revision it belongs to.
+    pub revision: Revision,
+    /// Name of the kind.
+    pub kind: &'static str,
+    /// The object's key.
+    pub key: Key,
+    /// As it is now; `None` when it is gone.
+    pub new: Option<Arc<Row>>,
+    /// As it was; `None` when it is new.
+    pub old: Option<Arc<Row>>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: Revision,
+    /// kind -> key -> row
+    rows: HashMap<&'static str, BTreeMap<Key, Arc<Row>>>,
+    /// unique key -> owner
+    unique: BTreeMap<Key, Key>,
+    /// target key -> referrers
+    referrers: HashMap<Key, BTreeSet<Key>>,
+    /// owner key -> owned
+    owned: HashMap<Key, BTreeSet<Key>>,
+    /// kind -> project -> count
+    counts: HashMap<&'static str, BTreeMap<String, usize>>,
+    history: VecDeque<Arc<Delta>>,
+    /// Everything up to here is no longer in `history`.
+    forgotten: Revision,
+}
+
+struct Inner {
+    registry: Registry,
+    state: RwLock<State>,
+    reached: watch::Sender<Revision>,
+    deltas: broadcast::Sender<Arc<Delta>>,
+}
+
+/// The watch cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+impl Cache {
+    /// An empty cache; [`Cache::fill`] and [`Cache::follow`] feed it.
+    pub fn new(registry: Registry) -> Cache {
+        let (reached, _) = watch::channel(Revision::ZERO);
+        let (deltas, _) = broadcast::channel(4096);
+        Cache(Arc::new(Inner { registry, state: RwLock::default(), reached, deltas }))
+    }
+
+    /// Reads everything once. Returns the revision from which to follow.
+    pub async fn fill(&self, store: &dyn Store) -> Result<Revision, StoreError> {
+        let objects = store.list(&Prefix::new(OBJECTS), Page::ALL).await?;
+        let unique = store.list(&Prefix::new(UNIQUE), Page::ALL).await?;
+        let mut seen = BTreeSet::new();
+        for entry in objects.entries {
+            seen.insert(entry.key.clone());
+            self.apply_put(entry.modified, entry);
+        }
+        let gone: Vec<Key> = {
+            let state = self.0.state.read();
+            state.rows.values().flat_map(BTreeMap::keys).filter(|k| !seen.contains(*k)).cloned().collect()
+        };
+        for key in gone {
+            self.apply_delete(objects.revision, &key);
+        }
+        {
+            let mut state = self.0.state.write();
+            state.unique = unique
+                .entries
+                .into_iter()
+                .map(|e| (e.key, Key::new(String::from_utf8_lossy(&e.value).into_owned())))
+                .collect();
+            // What happened while nobody followed cannot be replayed to watchers.
+            state.history.clear();
+            state.forgotten = objects.revision;
+            state.revision = objects.revision;
+        }
+        self.0.reached.send_replace(objects.revision);
+        Ok(objects.revision)
+    }
+
+    /// Follows the store until stopped; fills again whenever the watch breaks.
+    pub async fn follow(&self, store: Arc<dyn Store>, mut after: Revision, stop: CancellationToken) {
+        loop {
+            let mut changes = store.watch(&Prefix::new(""), after);
+            loop {
+                let change = tokio::select! {
+                    () = stop.cancelled() => return,
+                    change = changes.next() => change,
+                };
+                match change {
+                    Some(Ok(change)) => {
+                        after = change.revision;
+                        self.apply(change);
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "watch of the store broke");
+                        break;
+                    }
+                    None => break,
+                }
+            }
+            loop {
+                match self.fill(&*store).await {
+                    Ok(revision) => {
+                        after = revision;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "store cannot be listed");
+                        tokio::select! {
+                            () = stop.cancelled() => return,
+                            () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn apply(&self, change: Change) {
+        let last = change.last;
+        let revision = change.revision;
+        match change.kind {
+            ChangeKind::Put(entry) if entry.key.as_str().starts_with(OBJECTS) => {
+                self.apply_put(revision, entry);
+            }
+            ChangeKind::Put(entry) if entry.key.as_str().starts_with(UNIQUE) => {
+                let owner = Key::new(String::from_utf8_lossy(&entry.value).into_owned());
+                self.0.state.write().unique.insert(entry.key, owner);
+            }
+            ChangeKind::Delete(key) if key.as_str().starts_with(OBJECTS) => {
+                self.apply_delete(revision, &key);
+            }
+            ChangeKind::Delete(key) if key.as_str().starts_with(UNIQUE) => {
+                self.0.state.write().unique.remove(&key);
+            }
+            _ => {}
+        }
+        if last {
+            self.0.state.write().revision = revision;
+            self.0.reached.send_replace(revision);
+        }
+    }
+
+    fn apply_put(&self, revision: Revision, entry: store::Entry) {
+        let Some(target) = object_ref(&entry.key) else { return };
+        let Some(declared) = self.0.registry.get(&target.kind) else { return };
+        let row = match Row::read(&self.0.registry, declared, &entry) {
+            Ok(row) => Arc::new(row),
+            Err(error) => {
+                tracing::error!(key = %entry.key, %error, "stored object cannot be read");
+                return;
+            }
+        };
+        let kind = declared.kind().name;
+        let mut state = self.0.state.write();
+        let old = state.rows.entry(kind).or_default().get(&entry.key).cloned();
+        if old.as_ref().is_some_and(|o| o.modified >= row.modified) {
+            return;
+        }
+        if let Some(old) = &old {
+            state.unlink(old);
+        } else {
+            *state.counts.entry(kind).or_default().entry(target.project.unwrap_or_default()).or_default() += 1;
+        }
+        state.link(&row);
+        state.rows.entry(kind).or_default().insert(entry.key.clone(), row.clone());
+        let delta = Arc::new(Delta { revision, kind, key: entry.key, new: Some(row), old });
+        state.remember(delta.clone());
+        // Sent under the lock, so that a subscriber that takes a snapshot misses nothing and sees nothing twice.
+        let _ = self.0.deltas.send(delta);
+    }
+
+    fn apply_delete(&self, revision: Revision, key: &Key) {
+        let Some(target) = object_ref(key) else { return };
+        let Some(declared) = self.0.registry.get(&target.kind) else { return };
+        let kind = declared.kind().name;
+        let mut state = self.0.state.write();
+        let Some(old) = state.rows.get_mut(kind).and_then(|rows| rows.remove(key)) else { return };
+        state.unlink(&old);
+        if let Some(n) = state.counts.entry(kind).or_default().get_mut(&target.project.unwrap_or_default()) {
+            *n = n.saturating_sub(1);
+        }
+        let delta = Arc::new(Delta { revision, kind, key: key.clone(), new: None, old: Some(old) });
+        state.remember(delta.clone());
+        let _ = self.0.deltas.send(delta);
+    }
+
+    /// The revision that reads answer for.
+    pub fn revision(&self) -> Revision {
+        self.0.state.read().revision
+    }
+
+    /// Waits until reads answer for this revision, so that a writer reads its own write.
+    pub async fn reach(&self, revision: Revision) -> Result<()> {
+        let mut reached = self.0.reached.subscribe();
+        let wait = reached.wait_for(|r| *r >= revision);
+        match tokio::time::timeout(Duration::from_secs(10), wait).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::unavailable("the change is stored, but this process has not seen it within 10 s")),
+        }
+    }
+
+    /// One object.
+    pub fn row(&self, kind: &str, key: &Key) -> Option<Arc<Row>> {
+        self.0.state.read().rows.get(kind)?.get(key).cloned()
+    }
+
+    /// All objects of a kind, of one project or of all, in key order.
+    pub fn rows(&self, kind: &str, project: Option<&str>) -> Vec<Arc<Row>> {
+        let state = self.0.state.read();
+        let Some(rows) = state.rows.get(kind) else { return Vec::new() };
+        match project {
+            None => rows.values().cloned().collect(),
+            Some(_) => query::range(rows, kind, project, None).map(|(_, r)| r.clone()).collect(),
+        }
+    }
+
+    /// The owner of a unique value.
+    pub fn unique(&self, key: &Key) -> Option<Key> {
+        self.0.state.read().unique.get(key).cloned()
+    }
+
+    /// All values of a unique space with their owners.
+    pub fn unique_in(&self, space: &str) -> Vec<(String, Key)> {
+        let prefix = format!("{UNIQUE}{space}/");
+        let state = self.0.state.read();
+        state
+            .unique
+            .range(Key::new(prefix.as_str())..)
+            .take_while(|(k, _)| k.as_str().starts_with(&prefix))
+            .map(|(k, owner)| (k.as_str()[prefix.len()..].to_owned(), owner.clone()))
+            .collect()
+    }
+
+    /// Objects that name this one in a reference field.
+    pub fn referrers(&self, key: &Key) -> Vec<Key> {
+        self.0.state.read().referrers.get(key).into_iter().flatten().cloned().collect()
+    }
+
+    /// Objects that belong to this one.
+    pub fn owned(&self, key: &Key) -> Vec<Key> {
+        self.0.state.read().owned.get(key).into_iter().flatten().cloned().collect()
+    }
+
+    /// A page of a list.
+    pub fn list(&self, kind: &'static model::Kind, project: Option<&str>, query: &Query) -> Result<Listed> {
+        let state = self.0.state.read();
+        let empty = BTreeMap::new();
+        let rows = state.rows.get(kind.name).unwrap_or(&empty);
+        let total = match project {
+            Some(p) => state.counts.get(kind.name).and_then(|c| c.get(p)).copied().unwrap_or(0),
+            None => rows.len(),
+        };
+        query::run(kind, rows, project, query, state.revision, total)
+    }
+
+    /// Every change from now on. A receiver that lags must read everything again.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Delta>> {
+        self.0.deltas.subscribe()
+    }
+
+    /// Changes after a revision, and everything from then on without a gap. `Gone` when it is too old.
+    pub fn resume(&self, after: Revision) -> Result<(Vec<Arc<Delta>>, broadcast::Receiver<Arc<Delta>>)> {
+        let state = self.0.state.read();
+        if after < state.forgotten {
+            return Err(Error::gone(format!("revision {after} is no longer kept; the oldest is {}", state.forgotten))
+                .hint("list again and watch from the revision of the list"));
+        }
+        let deltas = self.0.deltas.subscribe();
+        let missed = state.history.iter().filter(|d| d.revision > after).cloned().collect();
+        Ok((missed, deltas))
+    }
+
+    /// The registry whose kinds it holds.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// How many objects of each kind there are.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        let state = self.0.state.read();
+        let mut out: Vec<_> = state.rows.iter().map(|(k, rows)| (*k, rows.len())).collect();
+        out.sort_unstable();
+        out
+    }
+
+    /// The object as its controllers see it: with secrets opened.
+    pub fn open(&self, kind: &str, key: &Key, seal: &dyn Seal) -> Result<Option<serde_json::Value>> {
+        match self.row(kind, key) {
+            None => Ok(None),
+            Some(row) => row.open(self.0.registry.need(kind)?, seal).map(Some),
+        }
+    }
+}
+
+impl State {
+    fn link(&mut self, row: &Row) {
+        for target in &row.references {
+            self.referrers.entry(target.clone()).or_default().insert(row.key.clone());
+        }
+        if let Some(owner) = &row.owner {
+            self.owned.entry(owner.clone()).or_default().insert(row.key.clone());
+        }
+    }
+
+    fn unlink(&mut self, row: &Row) {
+        for target in &row.references {
+            if let Some(set) = self.referrers.get_mut(target) {
+                set.remove(&row.key);
+                if set.is_empty() {
+                    self.referrers.remove(target);
+                }
+            }
+        }
+        if let Some(owner) = &row.owner
+            && let Some(set) = self.owned.get_mut(owner)
+        {
+            set.remove(&row.key);
+            if set.is_empty() {
+                self.owned.remove(owner);
+            }
+        }
+    }
+
+    fn remember(&mut self, delta: Arc<Delta>) {
+        if self.history.len() >= HISTORY
+            && let Some(old) = self.history.pop_front()
+        {
+            self.forgotten = old.revision;
+        }
+        self.history.push_back(delta);
+    }
+}

@@ -1,0 +1,194 @@
+//! Actions: intent actions edit the spec and make a task that waits; procedures make a task that works.
+
+use super::write::{Attempt, RACES, with_keys};
+use super::{Answer, Desk, by, key_of};
+use crate::cx::to_bytes;
+use crate::event::Severity;
+use crate::gate::Request;
+use crate::subsystem::Run;
+use crate::task::{self, Edit, TaskSpec};
+use crate::{Draft, object_key};
+use model::{Error, Hold, Meta, Name, ObjectRef, Result, Uid, VERSION};
+use serde_json::{Value, json};
+use std::time::Duration;
+use store::{Expect, Txn};
+
+impl Desk {
+    pub(super) async fn act(&self, request: &Request, target: &ObjectRef, verb: &str, params: &Value) -> Result<Answer> {
+        for _ in 0..RACES {
+            if let Some(answer) = self.replay(request).await? {
+                return Ok(answer);
+            }
+            match self.act_once(request, target, verb, params).await {
+                Err(Attempt::Race) => continue,
+                Err(Attempt::Error(error)) => return Err(error),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        Err(Error::unavailable("others changed it again and again; try again"))
+    }
+
+    async fn act_once(&self, request: &Request, target: &ObjectRef, verb: &str, params: &Value) -> Result<Answer, Attempt> {
+        let declared = self.cx.registry().need(&target.kind)?;
+        let (Some(action), Some(run)) = (declared.kind().action(verb), declared.run(verb)) else {
+            return Err(Error::not_found(format!("{} has no action `{verb}`", target.kind)).into());
+        };
+        let params = if params.is_null() { json!({}) } else { params.clone() };
+        let wrong = declared.check_input(verb, &params);
+        if !wrong.is_empty() {
+            return Err(Error::invalid(wrong).into());
+        }
+        let key = key_of(target);
+        let Some(old) = self.stored(&key).await? else { return Err(self.no_such(target).into()) };
+        if old.meta.deletion_requested.is_some() {
+            return Err(Error::refused(format!("{target} is being deleted")).into());
+        }
+        if let Some(expected) = request.if_match.as_ref().filter(|e| *e != "*")
+            && *expected != old.revision.to_string()
+        {
+            return Err(Error::new(
+                model::What::PreconditionFailed(Some(old.revision.to_string())),
+                format!("{target} is at revision {}, not at {expected}", old.revision),
+            )
+            .into());
+        }
+        // A task is its own task: cancelling one must not be stopped by what it claims.
+        if let Some(hold) = old.meta.claims.iter().find(|h| h.scopes.iter().any(|s| action.claims.contains(&s.as_str()))) {
+            return Err(Error::busy(&hold.task, format!("task {} works on {} of {target}", hold.task, hold.scopes.join(", ")))
+                .hint(format!("wait for it, or cancel it: dvctl task cancel {}", hold.task))
+                .into());
+        }
+        let now = self.cx.clock().now();
+        let uid = self.cx.clock().uid();
+        let mut task = TaskSpec {
+            action: format!("{}.{verb}", target.kind),
+            target: target.clone(),
+            target_uid: old.meta.uid,
+            params,
+            actor: by(&request.actor),
+            request_id: request.id.clone(),
+            place: declared.place,
+            procedure: matches!(run, Run::Procedure(_)),
+            generation: old.meta.generation,
+            edits: Vec::new(),
+            deadline: now.plus(Duration::from_secs(action.deadline)),
+            cancel: false,
+        };
+        let name = task_name(target, verb, uid);
+        let mut txn = Txn::new();
+        match run {
+            Run::Intent { edit, .. } => {
+                let mut draft =
+                    Draft::new(&self.cx, &request.actor, old.meta.clone(), old.spec.clone(), Some(old.spec.clone()), old.status.clone());
+                edit(&mut draft, &task.params)?;
+                let (meta, spec) = (draft.meta, draft.spec);
+                let ready = self.admit(request, declared, meta, spec, Some(&old.spec), old.status.clone())?;
+                if request.dry_run {
+                    return Ok(Answer::Accepted { task: ready.object.to_string().into() });
+                }
+                if target.kind == "task" {
+                    return self.changed_task(request, target, old.revision, ready).await;
+                }
+                task.edits = edits(&old.spec, &ready.object["spec"]);
+                if ready.spec_changed {
+                    task.generation += 1;
+                    txn = txn.replace(key.clone(), old.revision, to_bytes(&ready.object)?);
+                    txn = with_keys(txn, &key, &ready);
+                } else {
+                    txn = txn.expect(Expect::At(key.clone(), old.revision));
+                }
+            }
+            Run::Procedure(_) => {
+                let mut meta = old.meta.clone();
+                meta.claims.push(Hold {
+                    task: name.clone(),
+                    scopes: action.claims.iter().map(|s| (*s).to_owned()).collect(),
+                });
+                let object = json!({
+                    "version": VERSION, "kind": target.kind, "metadata": meta, "spec": old.spec, "status": old.status,
+                });
+                if request.dry_run {
+                    return Ok(Answer::Accepted { task: object.to_string().into() });
+                }
+                if action.claims.is_empty() {
+                    txn = txn.expect(Expect::At(key.clone(), old.revision));
+                } else {
+                    txn = txn.replace(key.clone(), old.revision, to_bytes(&object)?);
+                }
+            }
+        }
+        let task_key = object_key(task::KIND.name, target.project.as_deref(), &name);
+        let object = task_object(&name, target, uid, request, &task, now)?;
+        let txn = txn.create(task_key.clone(), to_bytes(&object)?);
+        let revision = self.commit(request, txn, &task_key).await?;
+        self.cx.cache().reach(revision).await?;
+        tracing::info!(
+            request_id = %request.id, actor = %by(&request.actor), object = %target, action = verb, task = %name,
+            "task created"
+        );
+        match self.cx.cache().row(task::KIND.name, &task_key) {
+            Some(row) => Ok(Answer::Accepted { task: row.json.clone() }),
+            None => Err(Error::gone(format!("task {name} has already been removed")).into()),
+        }
+    }
+
+    /// An action on a task is an edit of its spec; the task to wait for is the task itself.
+    async fn changed_task(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        revision: store::Revision,
+        ready: super::write::Ready,
+    ) -> Result<Answer, Attempt> {
+        if ready.spec_changed {
+            let txn = Txn::new().replace(ready.key.clone(), revision, to_bytes(&ready.object)?);
+            let revision = self.commit(request, txn, &ready.key).await?;
+            self.cx.cache().reach(revision).await?;
+            self.event(request, target, "task.changed", "changed", Severity::Info).await;
+        }
+        match self.cx.cache().row(&target.kind, &ready.key) {
+            Some(row) => Ok(Answer::Accepted { task: row.json.clone() }),
+            None => Err(self.no_such(target).into()),
+        }
+    }
+}
+
+/// `start-web1-3f9a01c2`: what, of which, and something that makes it unique.
+fn task_name(target: &ObjectRef, verb: &str, uid: Uid) -> String {
+    let room = 63 - verb.len().min(20) - 10;
+    let name: String = target.name.chars().take(room).collect();
+    format!("{}-{}-{}", &verb[..verb.len().min(20)], name.trim_end_matches('-'), uid.short())
+}
+
+fn task_object(name: &str, target: &ObjectRef, uid: Uid, request: &Request, spec: &TaskSpec, now: model::Timestamp) -> Result<Value> {
+    let meta = Meta {
+        name: Name::parse("task name", name)?,
+        project: target.project.as_deref().map(|p| Name::parse("project", p)).transpose()?,
+        display_name: String::new(),
+        uid,
+        revision: String::new(),
+        generation: 1,
+        labels: Default::default(),
+        owner: None,
+        created: now,
+        created_by: by(&request.actor),
+        protection: false,
+        deletion_requested: None,
+        holds: Vec::new(),
+        claims: Vec::new(),
+        keys: Vec::new(),
+    };
+    Ok(json!({
+        "version": VERSION, "kind": task::KIND.name, "metadata": meta, "spec": spec,
+        "status": task::TaskStatus::default(),
+    }))
+}
+
+/// The top-level fields that an action changed: when a later change moves one of them, the task is superseded.
+fn edits(old: &Value, new: &Value) -> Vec<Edit> {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return Vec::new() };
+    new.iter()
+        .filter(|(name, value)| old.get(*name) != Some(value))
+        .map(|(name, value)| Edit { field: name.clone(), value: value.clone() })
+        .collect()
+}

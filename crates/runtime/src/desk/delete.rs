@@ -1,0 +1,124 @@
+//! Deletion in two phases: asked for, then gone when nothing holds it. What belongs to an object goes with it.
+
+use super::write::{Attempt, RACES};
+use super::{Answer, Desk, by, key_of};
+use crate::cx::to_bytes;
+use crate::event::Severity;
+use crate::gate::Request;
+use crate::object_ref;
+use model::{Error, ObjectRef, Result};
+use serde_json::{Value, json};
+use store::{Expect, Key, Txn};
+
+impl Desk {
+    pub(super) async fn delete(&self, request: &Request, target: &ObjectRef, keep: &[String]) -> Result<Answer> {
+        for _ in 0..RACES {
+            match self.delete_once(request, target, keep).await {
+                Err(Attempt::Race) => continue,
+                Err(Attempt::Error(error)) => return Err(error),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        Err(Error::unavailable("others changed it again and again; try again"))
+    }
+
+    async fn delete_once(&self, request: &Request, target: &ObjectRef, keep: &[String]) -> Result<Answer, Attempt> {
+        let key = key_of(target);
+        let Some(old) = self.stored(&key).await? else { return Err(self.no_such(target).into()) };
+        if let Some(expected) = request.if_match.as_ref().filter(|e| *e != "*")
+            && *expected != old.revision.to_string()
+        {
+            return Err(Error::new(
+                model::What::PreconditionFailed(Some(old.revision.to_string())),
+                format!("{target} is at revision {}, not at {expected}", old.revision),
+            )
+            .into());
+        }
+        if old.meta.protection {
+            return Err(Error::refused(format!("{target} is protected"))
+                .hint("take the protection off first: set metadata.protection to false")
+                .into());
+        }
+        if let Some(claim) = old.meta.claims.first() {
+            return Err(Error::busy(&claim.task, format!("task {} works on {target}", claim.task))
+                .hint(format!("wait for it, or cancel it: dvctl task cancel {}", claim.task))
+                .into());
+        }
+        let users: Vec<ObjectRef> = self
+            .cx
+            .cache()
+            .referrers(&key)
+            .iter()
+            .filter(|k| **k != key && !self.leaves_with(k, &key))
+            .filter_map(object_ref)
+            .collect();
+        if !users.is_empty() {
+            let names = users.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
+            return Err(Error::refused(format!("{target} is used by {names}{more}"))
+                .hint("delete or change these first")
+                .into());
+        }
+        if request.dry_run {
+            let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(target))?;
+            return Ok(Answer::Deleting { json: row.json.clone() });
+        }
+        self.keep_owned(&key, keep).await?;
+        let gone_at_once = old.meta.holds.is_empty();
+        let txn = if gone_at_once {
+            old.meta
+                .keys
+                .iter()
+                .fold(Txn::new().expect(Expect::At(key.clone(), old.revision)).delete(key.clone()), |txn, k| {
+                    txn.delete(Key::new(k.as_str()))
+                })
+        } else if old.meta.deletion_requested.is_some() {
+            let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(target))?;
+            return Ok(Answer::Deleting { json: row.json.clone() });
+        } else {
+            let mut meta = old.meta.clone();
+            meta.deletion_requested = Some(self.cx.clock().now());
+            let object = json!({
+                "version": model::VERSION, "kind": target.kind, "metadata": meta, "spec": old.spec, "status": old.status,
+            });
+            Txn::new().replace(key.clone(), old.revision, to_bytes(&object)?)
+        };
+        let revision = self.commit(request, txn, &key).await?;
+        self.cx.cache().reach(revision).await?;
+        tracing::info!(request_id = %request.id, actor = %by(&request.actor), object = %target, "deletion requested");
+        if gone_at_once {
+            self.event(request, target, &format!("{}.deleted", target.kind), "deleted", Severity::Info).await;
+            return Ok(Answer::Deleted);
+        }
+        match self.cx.cache().row(&target.kind, &key) {
+            Some(row) => Ok(Answer::Deleting { json: row.json.clone() }),
+            None => Ok(Answer::Deleted),
+        }
+    }
+
+    /// Whether a referrer goes together with the object: it belongs to it, or it is already leaving.
+    fn leaves_with(&self, referrer: &Key, key: &Key) -> bool {
+        let Some(target) = object_ref(referrer) else { return true };
+        match self.cx.cache().row(&target.kind, referrer) {
+            Some(row) => row.owner.as_ref() == Some(key),
+            None => true,
+        }
+    }
+
+    /// Cuts owned objects of these kinds loose, so that they stay.
+    async fn keep_owned(&self, key: &Key, keep: &[String]) -> Result<()> {
+        for owned in self.cx.cache().owned(key) {
+            if object_ref(&owned).is_some_and(|r| keep.contains(&r.kind)) {
+                self.cx
+                    .edit_stored(&owned, |object| {
+                        if let Some(meta) = object["metadata"].as_object_mut() {
+                            meta.insert("owner".into(), Value::Null);
+                        }
+                        Ok(())
+                    })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}

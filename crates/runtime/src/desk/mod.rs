@@ -1,0 +1,150 @@
+//! Carries out what the gate has let in: reads from the cache, writes in one transaction each.
+
+mod act;
+mod body;
+mod delete;
+mod idempotent;
+mod watch;
+mod write;
+
+pub use watch::WatchEvent;
+
+use crate::gate::{Actor, Admitted, Op};
+use crate::{Cx, Msg, StreamIo, StreamRequest, object_key};
+use bytes::Bytes;
+use model::{Error, ObjectRef, Result};
+use std::sync::Arc;
+use store::Key;
+
+/// Carries out admitted requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    cx: Cx,
+}
+
+/// What a request answers.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// One object.
+    Object {
+        /// As surfaces show it.
+        json: Bytes,
+        /// Its revision, for ETag.
+        revision: String,
+        /// Whether it was created by this request.
+        created: bool,
+    },
+    /// A page of a list.
+    List(crate::Listed),
+    /// A task was made for it (or the task itself was changed).
+    Accepted {
+        /// The task, as JSON.
+        task: Bytes,
+    },
+    /// Deletion is under way.
+    Deleting {
+        /// The object, as JSON.
+        json: Bytes,
+    },
+    /// It is deleted.
+    Deleted,
+}
+
+impl Desk {
+    pub(crate) fn new(cx: Cx) -> Desk {
+        Desk { cx }
+    }
+
+    /// Carries out everything but watches and streams.
+    pub async fn carry_out(&self, admitted: Admitted) -> Result<Answer> {
+        let request = admitted.request();
+        match &request.op {
+            Op::Get { target } => self.get(target),
+            Op::List { kind, project, query } => {
+                let declared = self.cx.registry().need(kind)?;
+                Ok(Answer::List(self.cx.cache().list(declared.kind(), project.as_deref(), query)?))
+            }
+            Op::Create { .. } | Op::Update { .. } | Op::Patch { .. } => self.write(request).await,
+            Op::Delete { target, keep } => self.delete(request, target, keep).await,
+            Op::Act { target, verb, params } => self.act(request, target, verb, params).await,
+            Op::Watch { .. } | Op::Stream { .. } => {
+                Err(Error::internal("watches and streams are not carried out like requests"))
+            }
+        }
+    }
+
+    fn get(&self, target: &ObjectRef) -> Result<Answer> {
+        let key = key_of(target);
+        match self.cx.cache().row(&target.kind, &key) {
+            Some(row) => Ok(Answer::Object {
+                json: row.json.clone(),
+                revision: row.modified.to_string(),
+                created: false,
+            }),
+            None => Err(self.no_such(target)),
+        }
+    }
+
+    fn no_such(&self, target: &ObjectRef) -> Error {
+        let error = Error::not_found(format!("there is no {target}"));
+        let rows = self.cx.cache().rows(&target.kind, target.project.as_deref());
+        match model::nearest(&target.name, rows.iter().map(|r| &*r.name)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error,
+        }
+    }
+
+    /// Opens a stream and runs it until it ends.
+    pub async fn open(&self, admitted: Admitted, io: StreamIo) -> Result<()> {
+        let request = admitted.request();
+        let Op::Stream { target, stream, params } = &request.op else {
+            return Err(Error::internal("only streams are opened"));
+        };
+        let stream_request = StreamRequest {
+            target: target.clone(),
+            stream: stream.clone(),
+            params: params.clone(),
+            actor: request.actor.clone(),
+            request_id: request.id.clone(),
+        };
+        if self.cx.cache().row(&target.kind, &key_of(target)).is_none() {
+            return Err(self.no_such(target));
+        }
+        self.open_stream(stream_request, io).await
+    }
+
+    /// Opens a stream here or, when its subsystem lives elsewhere, over the link.
+    pub(crate) async fn open_stream(&self, request: StreamRequest, io: StreamIo) -> Result<()> {
+        let declared = self.cx.registry().need(&request.target.kind)?;
+        if !self.cx.runs(declared.place) {
+            return self.cx.links().open_stream(request, io).await;
+        }
+        let open = declared
+            .streams
+            .iter()
+            .find(|(name, _)| *name == request.stream)
+            .map(|(_, open)| *open)
+            .ok_or_else(|| Error::not_found(format!("{} has no stream `{}`", request.target.kind, request.stream)))?;
+        open(self.cx.clone(), request, io).await
+    }
+
+    /// Ends a stream with an error that the client sees.
+    pub async fn refuse(io: &StreamIo, error: &Error, request_id: &str) {
+        let problem = serde_json::to_value(error.problem(request_id)).unwrap_or_default();
+        let _ = io.send(Msg::Control(serde_json::json!({ "error": problem }))).await;
+    }
+}
+
+pub(crate) fn key_of(target: &ObjectRef) -> Key {
+    object_key(&target.kind, target.project.as_deref(), &target.name)
+}
+
+/// A name for logs and objects.
+pub(crate) fn by(actor: &Actor) -> String {
+    actor.name.clone()
+}
+
+/// Keeps `Arc` rows out of answers.
+pub(crate) fn object_answer(row: &Arc<crate::Row>, created: bool) -> Answer {
+    Answer::Object { json: row.json.clone(), revision: row.modified.to_string(), created }
+}

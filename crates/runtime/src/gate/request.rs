@@ -1,0 +1,225 @@
+//! What surfaces hand to the gate.
+
+use crate::Query;
+use model::ObjectRef;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::net::IpAddr;
+use store::Revision;
+
+/// What sort of caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorKind {
+    /// Nobody that we know.
+    Anonymous,
+    /// A person or program with all rights (there is one administrator until roles come).
+    Administrator,
+    /// One of our own controllers or procedures.
+    System,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// What sort.
+    pub kind: ActorKind,
+    /// How logs, audit and objects call him: `root@unix`, `admin`, `system:vm`.
+    pub name: String,
+}
+
+impl Actor {
+    /// Nobody.
+    pub fn anonymous() -> Actor {
+        Actor { kind: ActorKind::Anonymous, name: "anonymous".into() }
+    }
+
+    /// The administrator, under this name.
+    pub fn administrator(name: impl Into<String>) -> Actor {
+        Actor { kind: ActorKind::Administrator, name: name.into() }
+    }
+
+    /// One of our own loops.
+    pub(crate) fn system(name: &str) -> Actor {
+        Actor { kind: ActorKind::System, name: format!("system:{name}") }
+    }
+
+    /// Whether he has a privilege. Deny unless allowed.
+    pub fn may(&self, _kind: &str, _verb: &str) -> bool {
+        match self.kind {
+            ActorKind::Anonymous => false,
+            ActorKind::Administrator | ActorKind::System => true,
+        }
+    }
+}
+
+/// Through which surface a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Surface {
+    /// REST.
+    Rest,
+    /// GraphQL.
+    GraphQl,
+    /// gRPC.
+    Grpc,
+    /// WebSocket or SSE.
+    Watch,
+    /// Our own loops.
+    Inside,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Follows it through every log, task and event.
+    pub id: String,
+    /// Who asks.
+    pub actor: Actor,
+    /// Through which surface.
+    pub surface: Surface,
+    /// From which address; `None` for a unix socket.
+    pub from: Option<IpAddr>,
+    /// What he wants.
+    pub op: Op,
+    /// Idempotency-Key: the same key with the same body answers the same again for a day.
+    pub idempotency: Option<String>,
+    /// If-Match: only when the object is still at this revision.
+    pub if_match: Option<String>,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+}
+
+impl Request {
+    /// A request without preconditions.
+    pub fn new(id: impl Into<String>, actor: Actor, surface: Surface, op: Op) -> Request {
+        Request { id: id.into(), actor, surface, from: None, op, idempotency: None, if_match: None, dry_run: false }
+    }
+}
+
+/// What is wanted of which object.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// One object.
+    Get {
+        /// Which.
+        target: ObjectRef,
+    },
+    /// A page of objects.
+    List {
+        /// Kind.
+        kind: String,
+        /// Project, or all.
+        project: Option<String>,
+        /// Which part.
+        query: Query,
+    },
+    /// A new object; the name stands in the body.
+    Create {
+        /// Kind.
+        kind: String,
+        /// Project.
+        project: Option<String>,
+        /// The object as a file has it.
+        body: Value,
+    },
+    /// Replace the spec, or create (apply).
+    Update {
+        /// Which.
+        target: ObjectRef,
+        /// The object as a file has it.
+        body: Value,
+        /// Whether it may be created when it does not exist.
+        create: bool,
+    },
+    /// Merge patch (RFC 7396) of `metadata` and `spec`.
+    Patch {
+        /// Which.
+        target: ObjectRef,
+        /// The patch.
+        body: Value,
+    },
+    /// Delete.
+    Delete {
+        /// Which.
+        target: ObjectRef,
+        /// Kinds of owned objects that stay, such as `volume`.
+        keep: Vec<String>,
+    },
+    /// A declared action.
+    Act {
+        /// On which object.
+        target: ObjectRef,
+        /// Which verb.
+        verb: String,
+        /// Its parameters.
+        params: Value,
+    },
+    /// Changes as they happen.
+    Watch {
+        /// Kind.
+        kind: String,
+        /// Project, or all.
+        project: Option<String>,
+        /// Only this object.
+        name: Option<String>,
+        /// Selector and search; paging does not apply.
+        query: Query,
+        /// After this revision; `None` begins with everything that is there.
+        after: Option<Revision>,
+    },
+    /// A declared stream.
+    Stream {
+        /// Of which object.
+        target: ObjectRef,
+        /// Which.
+        stream: String,
+        /// Its parameters.
+        params: Value,
+    },
+}
+
+impl Op {
+    /// The kind it is about.
+    pub fn kind(&self) -> &str {
+        match self {
+            Op::List { kind, .. } | Op::Create { kind, .. } | Op::Watch { kind, .. } => kind,
+            Op::Get { target }
+            | Op::Update { target, .. }
+            | Op::Patch { target, .. }
+            | Op::Delete { target, .. }
+            | Op::Act { target, .. }
+            | Op::Stream { target, .. } => &target.kind,
+        }
+    }
+
+    /// The project it is about.
+    pub fn project(&self) -> Option<&str> {
+        match self {
+            Op::List { project, .. } | Op::Create { project, .. } | Op::Watch { project, .. } => project.as_deref(),
+            Op::Get { target }
+            | Op::Update { target, .. }
+            | Op::Patch { target, .. }
+            | Op::Delete { target, .. }
+            | Op::Act { target, .. }
+            | Op::Stream { target, .. } => target.project.as_deref(),
+        }
+    }
+
+    /// The kind in whose name the privilege is.
+    pub fn privilege_kind(&self) -> &str {
+        self.kind()
+    }
+
+    /// The verb of the privilege: `read`, `create`, `update`, `delete`, an action or a stream.
+    pub fn privilege_verb(&self) -> &str {
+        match self {
+            Op::Get { .. } | Op::List { .. } | Op::Watch { .. } => "read",
+            Op::Create { .. } => "create",
+            Op::Update { .. } | Op::Patch { .. } => "update",
+            Op::Delete { .. } => "delete",
+            Op::Act { verb, .. } => verb,
+            Op::Stream { stream, .. } => stream,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Laws that hold for every declared thing, checked by walking a registry.
