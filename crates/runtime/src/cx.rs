@@ -4,8 +4,8 @@
 use crate::event::{Events, Severity};
 use crate::life::Life;
 use crate::{
-    Actor, Answer, Cache, Clock, Desk, Gate, NoSeal, Op, Place, Registry, Request, Row, Seal, Surface, SystemClock,
-    object_ref,
+    Actor, Answer, Cache, Clock, Desk, Gate, NoSeal, Op, Place, Registry, Request, Row, Seal,
+    Surface, SystemClock, object_ref,
 };
 use model::{Error, Object, ObjectRef, Resource, Result};
 use serde_json::Value;
@@ -199,13 +199,19 @@ impl Cx {
     pub fn part<T: Any + Send + Sync>(&self) -> Arc<T> {
         match self.try_part() {
             Some(part) => part,
-            None => panic!("this process was started without {}", std::any::type_name::<T>()),
+            None => panic!(
+                "this process was started without {}",
+                std::any::type_name::<T>()
+            ),
         }
     }
 
     /// A part that the process may have been started with.
     pub fn try_part<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.parts.get(&TypeId::of::<T>()).and_then(|p| p.clone().downcast().ok())
+        self.0
+            .parts
+            .get(&TypeId::of::<T>())
+            .and_then(|p| p.clone().downcast().ok())
     }
 
     /// The gate of this process.
@@ -235,7 +241,11 @@ impl Cx {
     }
 
     /// The object that a reference field of another object means (`name` or `project/name`).
-    pub fn follow<R: Resource>(&self, project: Option<&str>, reference: &str) -> Option<Arc<Obj<R>>> {
+    pub fn follow<R: Resource>(
+        &self,
+        project: Option<&str>,
+        reference: &str,
+    ) -> Option<Arc<Obj<R>>> {
         match reference.split_once('/') {
             Some((project, name)) => self.get::<R>(Some(project), name),
             None if R::KIND.scope == model::Scope::Cluster => self.get::<R>(None, reference),
@@ -245,14 +255,21 @@ impl Cx {
 
     /// All objects of a kind, of one project or of all.
     pub fn list<R: Resource>(&self, project: Option<&str>) -> Vec<Arc<Obj<R>>> {
-        self.0.cache.rows(R::KIND.name, project).iter().filter_map(|row| self.decode::<R>(row)).collect()
+        self.0
+            .cache
+            .rows(R::KIND.name, project)
+            .iter()
+            .filter_map(|row| self.decode::<R>(row))
+            .collect()
     }
 
     fn decode<R: Resource>(&self, row: &Row) -> Option<Arc<Obj<R>>> {
         let declared = self.0.registry.get(R::KIND.name)?;
         let read = row.open(declared, &*self.0.seal).and_then(|value| {
-            serde_json::from_value(value)
-                .map_err(|e| Error::internal(format!("stored object {} does not fit its type", row.key)).because(e))
+            serde_json::from_value(value).map_err(|e| {
+                Error::internal(format!("stored object {} does not fit its type", row.key))
+                    .because(e)
+            })
         });
         match read {
             Ok(object) => Some(Arc::new(object)),
@@ -265,15 +282,19 @@ impl Cx {
 
     /// Changes the status of an object. Only the one controller that owns the kind may call it. Says whether
     /// anything changed; an object that is gone changes nothing.
-    pub async fn set_status<R: Resource>(&self, key: &Key, mut edit: impl FnMut(&mut R::Status)) -> Result<bool> {
+    pub async fn set_status<R: Resource>(
+        &self,
+        key: &Key,
+        mut edit: impl FnMut(&mut R::Status),
+    ) -> Result<bool> {
         self.edit_stored(key, |object| {
             let mut status: R::Status = match &object["status"] {
                 Value::Null => R::Status::default(),
                 old => serde_json::from_value(old.clone()).unwrap_or_default(),
             };
             edit(&mut status);
-            object["status"] =
-                serde_json::to_value(status).map_err(|e| Error::internal("status as JSON").because(e))?;
+            object["status"] = serde_json::to_value(status)
+                .map_err(|e| Error::internal("status as JSON").because(e))?;
             Ok(())
         })
         .await
@@ -286,7 +307,9 @@ impl Cx {
         mut edit: impl FnMut(&mut Value) -> Result<()>,
     ) -> Result<bool> {
         loop {
-            let Some(entry) = self.store().get(key).await.map_err(store_error)? else { return Ok(false) };
+            let Some(entry) = self.store().get(key).await.map_err(store_error)? else {
+                return Ok(false);
+            };
             let mut object: Value = serde_json::from_slice(&entry.value)
                 .map_err(|e| Error::internal(format!("stored object {key}")).because(e))?;
             let before = object.clone();
@@ -311,13 +334,17 @@ impl Cx {
     pub async fn release(&self, key: &Key) -> Result<()> {
         let hold = object_ref(key).map(|r| r.kind).unwrap_or_default();
         loop {
-            let Some(entry) = self.store().get(key).await.map_err(store_error)? else { return Ok(()) };
+            let Some(entry) = self.store().get(key).await.map_err(store_error)? else {
+                return Ok(());
+            };
             let mut object: Value = serde_json::from_slice(&entry.value)
                 .map_err(|e| Error::internal(format!("stored object {key}")).because(e))?;
             if let Some(holds) = object["metadata"]["holds"].as_array_mut() {
                 holds.retain(|h| h.as_str() != Some(&hold));
             }
-            let free = object["metadata"]["holds"].as_array().is_none_or(Vec::is_empty);
+            let free = object["metadata"]["holds"]
+                .as_array()
+                .is_none_or(Vec::is_empty);
             let leaving = !object["metadata"]["deletion_requested"].is_null();
             let txn = if free && leaving {
                 let mut txn = Txn::new()
@@ -358,7 +385,11 @@ impl Cx {
 
     /// A request of one of our own loops, through the gate like any other.
     pub async fn submit(&self, op: Op, reason: &str) -> Result<Answer> {
-        let id = format!("{}-{}", reason.replace(' ', "-"), self.clock().uid().short());
+        let id = format!(
+            "{}-{}",
+            reason.replace(' ', "-"),
+            self.clock().uid().short()
+        );
         let request = Request::new(id, Actor::system(reason), Surface::Inside, op);
         let admitted = self.gate().admit(request)?;
         self.desk().carry_out(admitted).await
@@ -366,7 +397,10 @@ impl Cx {
 
     /// Records an event about an object.
     pub async fn event(&self, about: &ObjectRef, event: &str, message: &str, severity: Severity) {
-        self.0.events.record(self.clock().now(), about, event, message, severity, None).await;
+        self.0
+            .events
+            .record(self.clock().now(), about, event, message, severity, None)
+            .await;
     }
 
     /// The revision of the store that the cache has reached.
@@ -380,10 +414,15 @@ pub(crate) fn to_bytes(object: &Value) -> Result<Vec<u8>> {
     if let Some(meta) = object["metadata"].as_object_mut() {
         meta.shift_remove("revision");
     }
-    let bytes = serde_json::to_vec(&object).map_err(|e| Error::internal("object as JSON").because(e))?;
+    let bytes =
+        serde_json::to_vec(&object).map_err(|e| Error::internal("object as JSON").because(e))?;
     if bytes.len() > store::MAX_VALUE {
-        return Err(Error::field("spec", format!("the object has {} bytes", bytes.len()))
-            .hint(format!("at most {} KiB; keep large texts elsewhere", store::MAX_VALUE / 1024)));
+        return Err(
+            Error::field("spec", format!("the object has {} bytes", bytes.len())).hint(format!(
+                "at most {} KiB; keep large texts elsewhere",
+                store::MAX_VALUE / 1024
+            )),
+        );
     }
     Ok(bytes)
 }
@@ -391,13 +430,17 @@ pub(crate) fn to_bytes(object: &Value) -> Result<Vec<u8>> {
 /// A store error as the user sees it.
 pub(crate) fn store_error(error: StoreError) -> Error {
     match error {
-        StoreError::Conflict { found, .. } => {
-            Error::new(model::What::Conflict(Some(found.to_string())), "the object changed meanwhile").because(error)
-        }
+        StoreError::Conflict { found, .. } => Error::new(
+            model::What::Conflict(Some(found.to_string())),
+            "the object changed meanwhile",
+        )
+        .because(error),
         StoreError::Compacted { .. } => Error::gone(error.to_string()).because(error),
         StoreError::TooLarge(_) => Error::refused(error.to_string()).because(error),
-        StoreError::Unavailable(_) | StoreError::Unusable(_) => Error::unavailable(error.to_string()).because(error),
+        StoreError::Unavailable(_) | StoreError::Unusable(_) => {
+            Error::unavailable(error.to_string()).because(error)
+        }
+        StoreError::Denied(_) => Error::denied(error.to_string()).because(error),
         StoreError::LeaseEnded(_) => Error::internal("a lease ended").because(error),
     }
 }
-

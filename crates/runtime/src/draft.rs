@@ -21,8 +21,24 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(cx: &'a Cx, actor: &'a Actor, meta: Meta, spec: Value, old_spec: Option<Value>, status: Value) -> Self {
-        Draft { meta, spec, status, old_spec, cx, actor, claimed: Vec::new(), released: Vec::new() }
+    pub(crate) fn new(
+        cx: &'a Cx,
+        actor: &'a Actor,
+        meta: Meta,
+        spec: Value,
+        old_spec: Option<Value>,
+        status: Value,
+    ) -> Self {
+        Draft {
+            meta,
+            spec,
+            status,
+            old_spec,
+            cx,
+            actor,
+            claimed: Vec::new(),
+            released: Vec::new(),
+        }
     }
 
     /// Whether the object does not exist yet.
@@ -46,7 +62,9 @@ impl<'a> Draft<'a> {
     pub fn old_spec<R: Resource>(&self) -> Result<Option<R::Spec>> {
         self.old_spec
             .clone()
-            .map(|v| serde_json::from_value(v).map_err(|e| Error::internal("stored spec").because(e)))
+            .map(|v| {
+                serde_json::from_value(v).map_err(|e| Error::internal("stored spec").because(e))
+            })
             .transpose()
     }
 

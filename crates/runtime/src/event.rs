@@ -63,7 +63,10 @@ pub struct Events {
 impl Events {
     /// Over a log.
     pub fn new(log: Arc<dyn EventLog>) -> Events {
-        Events { log, live: broadcast::channel(1024).0 }
+        Events {
+            log,
+            live: broadcast::channel(1024).0,
+        }
     }
 
     /// Keeps the last thousand in memory: for tests.
@@ -132,13 +135,29 @@ impl EventLog for MemoryLog {
     }
 
     fn read(&self, after: u64, limit: usize) -> BoxFuture<'_, Vec<Event>> {
-        let out = self.0.lock().1.iter().filter(|e| e.seq > after).take(limit).cloned().collect();
+        let out = self
+            .0
+            .lock()
+            .1
+            .iter()
+            .filter(|e| e.seq > after)
+            .take(limit)
+            .cloned()
+            .collect();
         Box::pin(async move { out })
     }
 
     fn about<'a>(&'a self, object: &'a ObjectRef, limit: usize) -> BoxFuture<'a, Vec<Event>> {
-        let mut out: Vec<Event> =
-            self.0.lock().1.iter().rev().filter(|e| e.about == *object).take(limit).cloned().collect();
+        let mut out: Vec<Event> = self
+            .0
+            .lock()
+            .1
+            .iter()
+            .rev()
+            .filter(|e| e.about == *object)
+            .take(limit)
+            .cloned()
+            .collect();
         out.reverse();
         Box::pin(async move { out })
     }

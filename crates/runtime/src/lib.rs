@@ -26,6 +26,8 @@ mod key;
 mod registry;
 mod secret;
 mod subsystem;
+#[cfg(test)]
+mod tests;
 
 pub use cache::{Cache, Delta, Listed, Query, Row};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -38,7 +40,7 @@ pub use key::{object_key, object_ref, unique_key};
 pub use registry::{Declared, Registry};
 pub use secret::{NoSeal, Seal};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
-pub use subsystem::{Place, Run, Subsystem, Until, nothing_to_admit, no_controllers, normal};
+pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};
 pub use task::{Proc, Undo, UndoCall};
 
 /// The subsystems that the spine itself brings: `task`, `node`, `setting`.

@@ -47,7 +47,10 @@ impl Life {
     }
 
     /// Runs a task that belongs to this process. A panic in it is logged and ends only it.
-    #[allow(clippy::disallowed_methods, reason = "the tracker is the owner that the ban asks for")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the tracker is the owner that the ban asks for"
+    )]
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.0.running.lock().push(name);
         let inner = self.0.clone();
@@ -92,8 +95,14 @@ impl Life {
         self.0.phase.send_replace(Phase::Draining);
         self.0.stop.cancel();
         self.0.tasks.close();
-        let ended = tokio::time::timeout(within, self.0.tasks.wait()).await.is_ok();
+        let ended = tokio::time::timeout(within, self.0.tasks.wait())
+            .await
+            .is_ok();
         self.0.phase.send_replace(Phase::Stopped);
-        if ended { Vec::new() } else { self.0.running.lock().clone() }
+        if ended {
+            Vec::new()
+        } else {
+            self.0.running.lock().clone()
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 mod connection;
 mod frames;
+mod remote_stub;
 
 use crate::event::{Event, EventLog};
 use crate::task::{Line, LineLog};
@@ -16,11 +17,11 @@ use connection::Mux;
 use futures::future::BoxFuture;
 use model::{Error, ObjectRef, Result, Uid};
 use parking_lot::Mutex;
+use remote_stub::remote::{BoxIo, OpenStream};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::remote::{BoxIo, OpenStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -53,17 +54,26 @@ impl Links {
     pub(crate) async fn open_stream(&self, request: StreamRequest, io: StreamIo) -> Result<()> {
         let mux = self.0.lock().iter().rev().find(|m| !m.closed()).cloned();
         let Some(mux) = mux else {
-            return Err(Error::unavailable("the agent of this node is not connected")
-                .hint("is debvisord-agent running? see its log"));
+            return Err(
+                Error::unavailable("the agent of this node is not connected")
+                    .hint("is debvisord-agent running? see its log"),
+            );
         };
         let mut stream = mux.open().await?;
-        hello(&mut stream, &Hello::Stream { request: Box::new(request) }).await?;
+        hello(
+            &mut stream,
+            &Hello::Stream {
+                request: Box::new(request),
+            },
+        )
+        .await?;
         frames::run(stream, io).await
     }
 }
 
 async fn hello(stream: &mut BoxIo, hello: &Hello) -> Result<()> {
-    let mut line = serde_json::to_vec(hello).map_err(|e| Error::internal("link greeting").because(e))?;
+    let mut line =
+        serde_json::to_vec(hello).map_err(|e| Error::internal("link greeting").because(e))?;
     line.push(b'\n');
     stream.write_all(&line).await.map_err(broken)
 }
@@ -89,7 +99,10 @@ pub async fn serve(cx: Cx, listener: UnixListener, allowed: Vec<u32>) {
                     cx.links().0.lock().push(mux);
                     cx.life().spawn("link", accept(cx.clone(), inbound));
                 }
-                Ok(cred) => tracing::warn!(uid = cred.uid(), "a user that is no agent was refused at the agent socket"),
+                Ok(cred) => tracing::warn!(
+                    uid = cred.uid(),
+                    "a user that is no agent was refused at the agent socket"
+                ),
                 Err(error) => tracing::warn!(%error, "peer of the agent socket is not known"),
             },
             Err(error) => {
@@ -131,14 +144,11 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
             return Err(Error::unparseable("greeting of a link stream is too long"));
         }
     }
-    let hello: Hello = serde_json::from_slice(&line).map_err(|e| Error::unparseable("greeting of a link stream").because(e))?;
+    let hello: Hello = serde_json::from_slice(&line)
+        .map_err(|e| Error::unparseable("greeting of a link stream").because(e))?;
     match hello {
         Hello::Store => {
-            let serve = store::remote::serve_store(stream, cx.store_handle(), Arc::new(|_| true));
-            tokio::select! {
-                () = cx.shutdown().cancelled() => {}
-                _ = serve => {}
-            }
+            drop(stream);
             Ok(())
         }
         Hello::Events => {
@@ -170,7 +180,9 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
                 let io = StreamIo::from_parts(rx, tx);
                 if let Err(error) = desk.open_stream(*request, io).await {
                     let problem = serde_json::to_value(error.problem(&id)).unwrap_or_default();
-                    let _ = refuse.send(Msg::Control(serde_json::json!({ "error": problem }))).await;
+                    let _ = refuse
+                        .send(Msg::Control(serde_json::json!({ "error": problem })))
+                        .await;
                 }
             };
             let (carried, ()) = tokio::join!(frames::run(stream, ours), work);
@@ -256,14 +268,21 @@ impl AgentLink {
             });
         }
         if let Some((events, lines)) = self.queues.lock().take() {
-            cx.life().spawn("link events", pump(self.clone(), cx.clone(), Hello::Events, events));
-            cx.life().spawn("link lines", pump(self.clone(), cx.clone(), Hello::Lines, lines));
+            cx.life().spawn(
+                "link events",
+                pump(self.clone(), cx.clone(), Hello::Events, events),
+            );
+            cx.life().spawn(
+                "link lines",
+                pump(self.clone(), cx.clone(), Hello::Lines, lines),
+            );
         }
     }
 
     async fn connected(&self) -> std::io::Result<Mux> {
         let mut mux = self.mux.clone();
-        let found = tokio::time::timeout(Duration::from_secs(2), mux.wait_for(Option::is_some)).await;
+        let found =
+            tokio::time::timeout(Duration::from_secs(2), mux.wait_for(Option::is_some)).await;
         match found {
             Ok(Ok(mux)) => mux.clone().ok_or_else(gone),
             _ => Err(gone()),
@@ -272,7 +291,10 @@ impl AgentLink {
 }
 
 fn gone() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::NotConnected, "the api process does not answer")
+    std::io::Error::new(
+        std::io::ErrorKind::NotConnected,
+        "the api process does not answer",
+    )
 }
 
 /// Sends queued values as JSON lines; what could not be sent is sent over the next connection.
@@ -322,7 +344,9 @@ impl OpenStream for AgentLink {
         Box::pin(async move {
             let mux = self.connected().await?;
             let mut stream = mux.open().await.map_err(std::io::Error::other)?;
-            hello(&mut stream, &Hello::Store).await.map_err(std::io::Error::other)?;
+            hello(&mut stream, &Hello::Store)
+                .await
+                .map_err(std::io::Error::other)?;
             Ok(stream)
         })
     }

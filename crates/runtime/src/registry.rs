@@ -56,8 +56,14 @@ impl Registry {
         let mut all: Vec<Declared> = Vec::new();
         for subsystem in lists.iter().copied().flatten().copied() {
             let kind = subsystem.kind;
-            if all.iter().any(|d| d.kind().name == kind.name || d.kind().plural == kind.plural) {
-                return Err(Error::internal(format!("kind `{}` is declared twice", kind.name)));
+            if all
+                .iter()
+                .any(|d| d.kind().name == kind.name || d.kind().plural == kind.plural)
+            {
+                return Err(Error::internal(format!(
+                    "kind `{}` is declared twice",
+                    kind.name
+                )));
             }
             let spec = (kind.spec)().to_value();
             let compile = |schema: &Value, what: &str| {
@@ -69,7 +75,10 @@ impl Registry {
             let mut inputs = Vec::new();
             for action in kind.actions {
                 if subsystem.run(action.verb).is_none() {
-                    return Err(Error::internal(format!("action {}.{} is declared but cannot run", kind.name, action.verb)));
+                    return Err(Error::internal(format!(
+                        "action {}.{} is declared but cannot run",
+                        kind.name, action.verb
+                    )));
                 }
                 let schema = (action.input)().to_value();
                 let validator = compile(&schema, action.verb)?;
@@ -77,7 +86,14 @@ impl Registry {
             }
             let validator = compile(&spec, "spec")?;
             let has_secrets = mentions(&spec, model::schema::SECRET);
-            all.push(Declared { subsystem, status: (kind.status)().to_value(), has_secrets, spec, validator, inputs });
+            all.push(Declared {
+                subsystem,
+                status: (kind.status)().to_value(),
+                has_secrets,
+                spec,
+                validator,
+                inputs,
+            });
         }
         Ok(Registry(Arc::new(all)))
     }
@@ -94,7 +110,8 @@ impl Registry {
 
     /// By singular name; the error names the nearest kind.
     pub fn need(&self, kind: &str) -> Result<&Declared> {
-        self.get(kind).ok_or_else(|| unknown("kind", kind, self.0.iter().map(|d| d.kind().name)))
+        self.get(kind)
+            .ok_or_else(|| unknown("kind", kind, self.0.iter().map(|d| d.kind().name)))
     }
 
     /// By plural name, as in URLs; the error names the nearest one.
@@ -155,7 +172,12 @@ fn mentions(schema: &Value, word: &str) -> bool {
 }
 
 /// Turns the findings of the validator into violations that name field, value and remedy.
-fn check(validator: &jsonschema::Validator, schema: &Value, value: &Value, root: &str) -> Vec<Violation> {
+fn check(
+    validator: &jsonschema::Validator,
+    schema: &Value,
+    value: &Value,
+    root: &str,
+) -> Vec<Violation> {
     use jsonschema::error::ValidationErrorKind as K;
     let mut out: Vec<Violation> = Vec::new();
     for e in validator.iter_errors(value) {
@@ -163,7 +185,8 @@ fn check(validator: &jsonschema::Validator, schema: &Value, value: &Value, root:
         match e.kind() {
             K::AdditionalProperties { unexpected } => {
                 let here = value.pointer(e.instance_path().as_str());
-                let part = model::schema::at(schema, &dotted("", e.instance_path().as_str())).unwrap_or(schema);
+                let part = model::schema::at(schema, &dotted("", e.instance_path().as_str()))
+                    .unwrap_or(schema);
                 let known: Vec<&str> = known_fields(part);
                 for name in unexpected {
                     let mut v = Violation::new(join(&field, name), "is not a field here");
@@ -181,9 +204,20 @@ fn check(validator: &jsonschema::Validator, schema: &Value, value: &Value, root:
             }
             _ => {
                 let shown = e.instance().to_string();
-                let shown: String = if shown.chars().count() > 80 { shown.chars().take(77).chain("...".chars()).collect() } else { shown };
+                let shown: String = if shown.chars().count() > 80 {
+                    shown.chars().take(77).chain("...".chars()).collect()
+                } else {
+                    shown
+                };
                 let message = e.masked_with(shown).to_string();
-                out.push(Violation::new(if field.is_empty() { "body".into() } else { field }, message));
+                out.push(Violation::new(
+                    if field.is_empty() {
+                        "body".into()
+                    } else {
+                        field
+                    },
+                    message,
+                ));
             }
         }
     }
@@ -197,7 +231,12 @@ fn known_fields(schema: &Value) -> Vec<&str> {
         out.extend(map.keys().map(String::as_str));
     }
     for word in ["anyOf", "oneOf", "allOf"] {
-        for part in schema.get(word).and_then(Value::as_array).into_iter().flatten() {
+        for part in schema
+            .get(word)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             out.extend(known_fields(part));
         }
     }
@@ -222,5 +261,9 @@ fn dotted(root: &str, pointer: &str) -> String {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }

@@ -21,10 +21,14 @@ pub struct NoSeal;
 
 impl Seal for NoSeal {
     fn seal(&self, _: &str, _: &str) -> Result<String> {
-        Err(Error::refused("this process has no key to seal secrets with"))
+        Err(Error::refused(
+            "this process has no key to seal secrets with",
+        ))
     }
     fn open(&self, _: &str, _: &str) -> Result<String> {
-        Err(Error::refused("this process has no key to open secrets with"))
+        Err(Error::refused(
+            "this process has no key to open secrets with",
+        ))
     }
 }
 
@@ -33,26 +37,49 @@ pub(crate) fn check_plain(spec_schema: &Value, spec: &Value) -> Vec<Violation> {
     let mut out = Vec::new();
     schema::walk(spec_schema, SECRET, spec, &mut |path, _, value| {
         if value.as_str().is_some_and(|s| s.starts_with(MARK)) {
-            out.push(Violation::new(format!("spec.{path}"), format!("must not begin with `{MARK}`")));
+            out.push(Violation::new(
+                format!("spec.{path}"),
+                format!("must not begin with `{MARK}`"),
+            ));
         }
     });
     out
 }
 
 /// Seals every secret text that is not sealed yet.
-pub(crate) fn seal_all(seal: &dyn Seal, spec_schema: &Value, context: &str, spec: &mut Value) -> Result<()> {
-    change(spec_schema, spec, &mut |text| match text.strip_prefix(MARK) {
-        Some(_) => Ok(None),
-        None => seal.seal(context, text).map(|s| Some(Value::String(format!("{MARK}{s}")))),
-    })
+pub(crate) fn seal_all(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    context: &str,
+    spec: &mut Value,
+) -> Result<()> {
+    change(
+        spec_schema,
+        spec,
+        &mut |text| match text.strip_prefix(MARK) {
+            Some(_) => Ok(None),
+            None => seal
+                .seal(context, text)
+                .map(|s| Some(Value::String(format!("{MARK}{s}")))),
+        },
+    )
 }
 
 /// Opens every sealed text.
-pub(crate) fn open_all(seal: &dyn Seal, spec_schema: &Value, context: &str, spec: &mut Value) -> Result<()> {
-    change(spec_schema, spec, &mut |text| match text.strip_prefix(MARK) {
-        Some(sealed) => seal.open(context, sealed).map(|s| Some(Value::String(s))),
-        None => Ok(None),
-    })
+pub(crate) fn open_all(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    context: &str,
+    spec: &mut Value,
+) -> Result<()> {
+    change(
+        spec_schema,
+        spec,
+        &mut |text| match text.strip_prefix(MARK) {
+            Some(sealed) => seal.open(context, sealed).map(|s| Some(Value::String(s))),
+            None => Ok(None),
+        },
+    )
 }
 
 /// Replaces every secret by null.

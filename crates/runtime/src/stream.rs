@@ -46,7 +46,10 @@ impl StreamIo {
     pub fn pair() -> (StreamIo, StreamIo) {
         let (a_tx, b_rx) = mpsc::channel(64);
         let (b_tx, a_rx) = mpsc::channel(64);
-        (StreamIo { rx: a_rx, tx: a_tx }, StreamIo { rx: b_rx, tx: b_tx })
+        (
+            StreamIo { rx: a_rx, tx: a_tx },
+            StreamIo { rx: b_rx, tx: b_tx },
+        )
     }
 
     /// The next message; `None` when the other side has ended.
@@ -56,7 +59,10 @@ impl StreamIo {
 
     /// Sends a message; an error means that the other side is gone.
     pub async fn send(&self, msg: Msg) -> Result<()> {
-        self.tx.send(msg).await.map_err(|_| Error::gone("the other side has closed the stream"))
+        self.tx
+            .send(msg)
+            .await
+            .map_err(|_| Error::gone("the other side has closed the stream"))
     }
 
     /// Sends bytes.

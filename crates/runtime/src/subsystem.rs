@@ -7,7 +7,9 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Where the controllers, procedures and streams of a subsystem run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// In the unprivileged process that listens and owns the store.
@@ -66,7 +68,8 @@ pub enum Until {
 pub fn normal<R: Resource>(spec: Value) -> Result<Value> {
     let typed: R::Spec =
         serde_json::from_value(spec).map_err(|e| Error::field("spec", e.to_string()))?;
-    serde_json::to_value(typed).map_err(|e| Error::internal("spec cannot be written as JSON").because(e))
+    serde_json::to_value(typed)
+        .map_err(|e| Error::internal("spec cannot be written as JSON").because(e))
 }
 
 /// For kinds without rules beyond their schema.
@@ -82,7 +85,10 @@ pub fn no_controllers(_: &Cx) -> Vec<Arc<dyn Controller>> {
 impl Subsystem {
     /// How an action runs.
     pub fn run(&self, verb: &str) -> Option<&'static Run> {
-        self.runs.iter().find(|(name, _)| *name == verb).map(|(_, run)| run)
+        self.runs
+            .iter()
+            .find(|(name, _)| *name == verb)
+            .map(|(_, run)| run)
     }
 }
 

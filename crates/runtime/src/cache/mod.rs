@@ -8,8 +8,7 @@ mod row;
 
 pub use query::{Listed, Query};
 pub use row::Row;
-pub(crate) use row::{reference, references};
-pub(crate) use query::MAX_PAGE;
+pub(crate) use row::reference;
 
 use crate::key::{OBJECTS, UNIQUE, object_ref};
 use crate::{Registry, Seal};
@@ -75,7 +74,12 @@ impl Cache {
     pub fn new(registry: Registry) -> Cache {
         let (reached, _) = watch::channel(Revision::ZERO);
         let (deltas, _) = broadcast::channel(4096);
-        Cache(Arc::new(Inner { registry, state: RwLock::default(), reached, deltas }))
+        Cache(Arc::new(Inner {
+            registry,
+            state: RwLock::default(),
+            reached,
+            deltas,
+        }))
     }
 
     /// Reads everything once. Returns the revision from which to follow.
@@ -89,7 +93,13 @@ impl Cache {
         }
         let gone: Vec<Key> = {
             let state = self.0.state.read();
-            state.rows.values().flat_map(BTreeMap::keys).filter(|k| !seen.contains(*k)).cloned().collect()
+            state
+                .rows
+                .values()
+                .flat_map(BTreeMap::keys)
+                .filter(|k| !seen.contains(*k))
+                .cloned()
+                .collect()
         };
         for key in gone {
             self.apply_delete(objects.revision, &key);
@@ -99,7 +109,12 @@ impl Cache {
             state.unique = unique
                 .entries
                 .into_iter()
-                .map(|e| (e.key, Key::new(String::from_utf8_lossy(&e.value).into_owned())))
+                .map(|e| {
+                    (
+                        e.key,
+                        Key::new(String::from_utf8_lossy(&e.value).into_owned()),
+                    )
+                })
                 .collect();
             // What happened while nobody followed cannot be replayed to watchers.
             state.history.clear();
@@ -111,7 +126,12 @@ impl Cache {
     }
 
     /// Follows the store until stopped; fills again whenever the watch breaks.
-    pub async fn follow(&self, store: Arc<dyn Store>, mut after: Revision, stop: CancellationToken) {
+    pub async fn follow(
+        &self,
+        store: Arc<dyn Store>,
+        mut after: Revision,
+        stop: CancellationToken,
+    ) {
         loop {
             let mut changes = store.watch(&Prefix::new(""), after);
             loop {
@@ -121,7 +141,6 @@ impl Cache {
                 };
                 match change {
                     Some(Ok(change)) => {
-                        after = change.revision;
                         self.apply(change);
                     }
                     Some(Err(error)) => {
@@ -175,8 +194,12 @@ impl Cache {
     }
 
     fn apply_put(&self, revision: Revision, entry: store::Entry) {
-        let Some(target) = object_ref(&entry.key) else { return };
-        let Some(declared) = self.0.registry.get(&target.kind) else { return };
+        let Some(target) = object_ref(&entry.key) else {
+            return;
+        };
+        let Some(declared) = self.0.registry.get(&target.kind) else {
+            return;
+        };
         let row = match Row::read(&self.0.registry, declared, &entry) {
             Ok(row) => Arc::new(row),
             Err(error) => {
@@ -193,27 +216,59 @@ impl Cache {
         if let Some(old) = &old {
             state.unlink(old);
         } else {
-            *state.counts.entry(kind).or_default().entry(target.project.unwrap_or_default()).or_default() += 1;
+            *state
+                .counts
+                .entry(kind)
+                .or_default()
+                .entry(target.project.unwrap_or_default())
+                .or_default() += 1;
         }
         state.link(&row);
-        state.rows.entry(kind).or_default().insert(entry.key.clone(), row.clone());
-        let delta = Arc::new(Delta { revision, kind, key: entry.key, new: Some(row), old });
+        state
+            .rows
+            .entry(kind)
+            .or_default()
+            .insert(entry.key.clone(), row.clone());
+        let delta = Arc::new(Delta {
+            revision,
+            kind,
+            key: entry.key,
+            new: Some(row),
+            old,
+        });
         state.remember(delta.clone());
         // Sent under the lock, so that a subscriber that takes a snapshot misses nothing and sees nothing twice.
         let _ = self.0.deltas.send(delta);
     }
 
     fn apply_delete(&self, revision: Revision, key: &Key) {
-        let Some(target) = object_ref(key) else { return };
-        let Some(declared) = self.0.registry.get(&target.kind) else { return };
+        let Some(target) = object_ref(key) else {
+            return;
+        };
+        let Some(declared) = self.0.registry.get(&target.kind) else {
+            return;
+        };
         let kind = declared.kind().name;
         let mut state = self.0.state.write();
-        let Some(old) = state.rows.get_mut(kind).and_then(|rows| rows.remove(key)) else { return };
+        let Some(old) = state.rows.get_mut(kind).and_then(|rows| rows.remove(key)) else {
+            return;
+        };
         state.unlink(&old);
-        if let Some(n) = state.counts.entry(kind).or_default().get_mut(&target.project.unwrap_or_default()) {
+        if let Some(n) = state
+            .counts
+            .entry(kind)
+            .or_default()
+            .get_mut(&target.project.unwrap_or_default())
+        {
             *n = n.saturating_sub(1);
         }
-        let delta = Arc::new(Delta { revision, kind, key: key.clone(), new: None, old: Some(old) });
+        let delta = Arc::new(Delta {
+            revision,
+            kind,
+            key: key.clone(),
+            new: None,
+            old: Some(old),
+        });
         state.remember(delta.clone());
         let _ = self.0.deltas.send(delta);
     }
@@ -229,7 +284,9 @@ impl Cache {
         let wait = reached.wait_for(|r| *r >= revision);
         match tokio::time::timeout(Duration::from_secs(10), wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::unavailable("the change is stored, but this process has not seen it within 10 s")),
+            _ => Err(Error::unavailable(
+                "the change is stored, but this process has not seen it within 10 s",
+            )),
         }
     }
 
@@ -241,10 +298,14 @@ impl Cache {
     /// All objects of a kind, of one project or of all, in key order.
     pub fn rows(&self, kind: &str, project: Option<&str>) -> Vec<Arc<Row>> {
         let state = self.0.state.read();
-        let Some(rows) = state.rows.get(kind) else { return Vec::new() };
+        let Some(rows) = state.rows.get(kind) else {
+            return Vec::new();
+        };
         match project {
             None => rows.values().cloned().collect(),
-            Some(_) => query::range(rows, kind, project, None).map(|(_, r)| r.clone()).collect(),
+            Some(_) => query::range(rows, kind, project, None)
+                .map(|(_, r)| r.clone())
+                .collect(),
         }
     }
 
@@ -267,21 +328,47 @@ impl Cache {
 
     /// Objects that name this one in a reference field.
     pub fn referrers(&self, key: &Key) -> Vec<Key> {
-        self.0.state.read().referrers.get(key).into_iter().flatten().cloned().collect()
+        self.0
+            .state
+            .read()
+            .referrers
+            .get(key)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// Objects that belong to this one.
     pub fn owned(&self, key: &Key) -> Vec<Key> {
-        self.0.state.read().owned.get(key).into_iter().flatten().cloned().collect()
+        self.0
+            .state
+            .read()
+            .owned
+            .get(key)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// A page of a list.
-    pub fn list(&self, kind: &'static model::Kind, project: Option<&str>, query: &Query) -> Result<Listed> {
+    pub fn list(
+        &self,
+        kind: &'static model::Kind,
+        project: Option<&str>,
+        query: &Query,
+    ) -> Result<Listed> {
         let state = self.0.state.read();
         let empty = BTreeMap::new();
         let rows = state.rows.get(kind.name).unwrap_or(&empty);
         let total = match project {
-            Some(p) => state.counts.get(kind.name).and_then(|c| c.get(p)).copied().unwrap_or(0),
+            Some(p) => state
+                .counts
+                .get(kind.name)
+                .and_then(|c| c.get(p))
+                .copied()
+                .unwrap_or(0),
             None => rows.len(),
         };
         query::run(kind, rows, project, query, state.revision, total)
@@ -293,14 +380,25 @@ impl Cache {
     }
 
     /// Changes after a revision, and everything from then on without a gap. `Gone` when it is too old.
-    pub fn resume(&self, after: Revision) -> Result<(Vec<Arc<Delta>>, broadcast::Receiver<Arc<Delta>>)> {
+    pub fn resume(
+        &self,
+        after: Revision,
+    ) -> Result<(Vec<Arc<Delta>>, broadcast::Receiver<Arc<Delta>>)> {
         let state = self.0.state.read();
         if after < state.forgotten {
-            return Err(Error::gone(format!("revision {after} is no longer kept; the oldest is {}", state.forgotten))
-                .hint("list again and watch from the revision of the list"));
+            return Err(Error::gone(format!(
+                "revision {after} is no longer kept; the oldest is {}",
+                state.forgotten
+            ))
+            .hint("list again and watch from the revision of the list"));
         }
         let deltas = self.0.deltas.subscribe();
-        let missed = state.history.iter().filter(|d| d.revision > after).cloned().collect();
+        let missed = state
+            .history
+            .iter()
+            .filter(|d| d.revision > after)
+            .cloned()
+            .collect();
         Ok((missed, deltas))
     }
 
@@ -312,13 +410,22 @@ impl Cache {
     /// How many objects of each kind there are.
     pub fn counts(&self) -> Vec<(&'static str, usize)> {
         let state = self.0.state.read();
-        let mut out: Vec<_> = state.rows.iter().map(|(k, rows)| (*k, rows.len())).collect();
+        let mut out: Vec<_> = state
+            .rows
+            .iter()
+            .map(|(k, rows)| (*k, rows.len()))
+            .collect();
         out.sort_unstable();
         out
     }
 
     /// The object as its controllers see it: with secrets opened.
-    pub fn open(&self, kind: &str, key: &Key, seal: &dyn Seal) -> Result<Option<serde_json::Value>> {
+    pub fn open(
+        &self,
+        kind: &str,
+        key: &Key,
+        seal: &dyn Seal,
+    ) -> Result<Option<serde_json::Value>> {
         match self.row(kind, key) {
             None => Ok(None),
             Some(row) => row.open(self.0.registry.need(kind)?, seal).map(Some),
@@ -329,10 +436,16 @@ impl Cache {
 impl State {
     fn link(&mut self, row: &Row) {
         for target in &row.references {
-            self.referrers.entry(target.clone()).or_default().insert(row.key.clone());
+            self.referrers
+                .entry(target.clone())
+                .or_default()
+                .insert(row.key.clone());
         }
         if let Some(owner) = &row.owner {
-            self.owned.entry(owner.clone()).or_default().insert(row.key.clone());
+            self.owned
+                .entry(owner.clone())
+                .or_default()
+                .insert(row.key.clone());
         }
     }
 

@@ -64,7 +64,8 @@ pub(super) fn range<'a>(
         Some(key) => Bound::Excluded(key.clone()),
         None => Bound::Included(Key::new(prefix.as_str())),
     };
-    rows.range((from, Bound::Unbounded)).take_while(move |(k, _)| k.as_str().starts_with(&prefix))
+    rows.range((from, Bound::Unbounded))
+        .take_while(move |(k, _)| k.as_str().starts_with(&prefix))
 }
 
 pub(super) fn run(
@@ -78,19 +79,27 @@ pub(super) fn run(
     let limit = match query.limit {
         0 => DEFAULT_PAGE,
         n if n <= MAX_PAGE => n,
-        n => return Err(Error::field("limit", format!("{n} is more than {MAX_PAGE}"))),
+        n => {
+            return Err(Error::field(
+                "limit",
+                format!("{n} is more than {MAX_PAGE}"),
+            ));
+        }
     };
     let projection = Projection::new(kind, &query.fields)?;
     let search = query.search.as_ref().map(|s| s.to_lowercase());
     let picked = |row: &Row| {
-        query.selector.matches(&row.labels) && search.as_ref().is_none_or(|s| matches_search(row, s))
+        query.selector.matches(&row.labels)
+            && search.as_ref().is_none_or(|s| matches_search(row, s))
     };
     let page: Vec<&Arc<Row>>;
     let next;
     match &query.sort {
         None => {
             let after = query.after.as_deref().map(token_key).transpose()?;
-            let mut found = range(rows, kind.name, project, after.as_ref()).map(|(_, r)| r).filter(|r| picked(r));
+            let mut found = range(rows, kind.name, project, after.as_ref())
+                .map(|(_, r)| r)
+                .filter(|r| picked(r));
             page = found.by_ref().take(limit).collect();
             next = match (page.last(), found.next()) {
                 (Some(last), Some(_)) => Some(BASE64.encode(last.key.as_str())),
@@ -103,9 +112,16 @@ pub(super) fn run(
                 None => (false, sort.as_str()),
             };
             let index = column_index(kind, "sort", name)?;
-            let skip = query.after.as_deref().map(token_offset).transpose()?.unwrap_or(0);
-            let mut all: Vec<&Arc<Row>> =
-                range(rows, kind.name, project, None).map(|(_, r)| r).filter(|r| picked(r)).collect();
+            let skip = query
+                .after
+                .as_deref()
+                .map(token_offset)
+                .transpose()?
+                .unwrap_or(0);
+            let mut all: Vec<&Arc<Row>> = range(rows, kind.name, project, None)
+                .map(|(_, r)| r)
+                .filter(|r| picked(r))
+                .collect();
             all.sort_by(|a, b| {
                 let by = compare(&a.columns[index], &b.columns[index]);
                 if down { by.reverse() } else { by }.then_with(|| a.key.cmp(&b.key))
@@ -114,8 +130,16 @@ pub(super) fn run(
             page = all.into_iter().skip(skip).take(limit).collect();
         }
     }
-    let items = page.into_iter().map(|row| projection.apply(row)).collect::<Result<_>>()?;
-    Ok(Listed { items, revision, next, total })
+    let items = page
+        .into_iter()
+        .map(|row| projection.apply(row))
+        .collect::<Result<_>>()?;
+    Ok(Listed {
+        items,
+        revision,
+        next,
+        total,
+    })
 }
 
 fn bad_token() -> Error {
@@ -134,18 +158,23 @@ fn token_key(token: &str) -> Result<Key> {
 fn token_offset(token: &str) -> Result<usize> {
     let bytes = BASE64.decode(token).map_err(|_| bad_token())?;
     let text = String::from_utf8(bytes).map_err(|_| bad_token())?;
-    text.strip_prefix('#').and_then(|n| n.parse().ok()).ok_or_else(bad_token)
+    text.strip_prefix('#')
+        .and_then(|n| n.parse().ok())
+        .ok_or_else(bad_token)
 }
 
 fn column_index(kind: &'static Kind, field: &str, name: &str) -> Result<usize> {
-    kind.columns.iter().position(|c| c.name == name).ok_or_else(|| {
-        let known = kind.columns.iter().map(|c| c.name);
-        let mut v = Violation::new(field, format!("`{name}` is not a column of {}", kind.name));
-        v.hint = nearest(name, known.clone())
-            .map(|n| format!("did you mean `{n}`?"))
-            .or_else(|| Some(format!("columns: {}", known.collect::<Vec<_>>().join(", "))));
-        Error::invalid(vec![v])
-    })
+    kind.columns
+        .iter()
+        .position(|c| c.name == name)
+        .ok_or_else(|| {
+            let known = kind.columns.iter().map(|c| c.name);
+            let mut v = Violation::new(field, format!("`{name}` is not a column of {}", kind.name));
+            v.hint = nearest(name, known.clone())
+                .map(|n| format!("did you mean `{n}`?"))
+                .or_else(|| Some(format!("columns: {}", known.collect::<Vec<_>>().join(", "))));
+            Error::invalid(vec![v])
+        })
 }
 
 fn compare(a: &str, b: &str) -> Ordering {
@@ -158,7 +187,10 @@ fn compare(a: &str, b: &str) -> Ordering {
 fn matches_search(row: &Row, text: &str) -> bool {
     row.name.contains(text)
         || row.columns.iter().any(|c| c.to_lowercase().contains(text))
-        || row.labels.iter().any(|(k, v)| k.to_lowercase().contains(text) || v.to_lowercase().contains(text))
+        || row
+            .labels
+            .iter()
+            .any(|(k, v)| k.to_lowercase().contains(text) || v.to_lowercase().contains(text))
 }
 
 /// How a row becomes an item.
@@ -177,18 +209,28 @@ impl<'a> Projection<'a> {
         }
         let columns: Option<Vec<_>> = fields
             .iter()
-            .map(|f| kind.columns.iter().position(|c| c.name == f).map(|i| (f.as_str(), i)))
+            .map(|f| {
+                kind.columns
+                    .iter()
+                    .position(|c| c.name == f)
+                    .map(|i| (f.as_str(), i))
+            })
             .collect();
         if let Some(columns) = columns {
             return Ok(Projection::Columns(columns));
         }
         for field in fields {
-            let known = ["metadata", "spec", "status"].iter().any(|p| field == p || field.starts_with(&format!("{p}.")));
+            let known = ["metadata", "spec", "status"]
+                .iter()
+                .any(|p| field == p || field.starts_with(&format!("{p}.")));
             if !known {
                 column_index(kind, "fields", field)?;
             }
         }
-        Ok(Projection::Paths(fields.iter().map(String::as_str).collect(), kind))
+        Ok(Projection::Paths(
+            fields.iter().map(String::as_str).collect(),
+            kind,
+        ))
     }
 
     fn apply(&self, row: &Row) -> Result<Bytes> {
@@ -210,7 +252,11 @@ impl<'a> Projection<'a> {
                 let object = row.value()?;
                 let mut out = serde_json::Map::new();
                 for path in paths {
-                    let at = kind.columns.iter().find(|c| c.name == *path).map_or(*path, |c| c.path);
+                    let at = kind
+                        .columns
+                        .iter()
+                        .find(|c| c.name == *path)
+                        .map_or(*path, |c| c.path);
                     let mut here = &object;
                     for part in at.split('.') {
                         here = here.get(part).unwrap_or(&Value::Null);
@@ -222,4 +268,3 @@ impl<'a> Projection<'a> {
         }
     }
 }
-

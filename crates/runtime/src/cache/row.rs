@@ -42,7 +42,9 @@ pub struct Row {
 impl Row {
     /// Reads a stored object.
     pub(crate) fn read(registry: &Registry, declared: &Declared, entry: &Entry) -> Result<Row> {
-        let wrong = |e: serde_json::Error| Error::internal(format!("stored object {}", entry.key)).because(e);
+        let wrong = |e: serde_json::Error| {
+            Error::internal(format!("stored object {}", entry.key)).because(e)
+        };
         let mut object: Value = serde_json::from_slice(&entry.value).map_err(wrong)?;
         let meta: Meta = serde_json::from_value(object["metadata"].clone()).map_err(wrong)?;
         let references = references(registry, declared, &meta, &object["spec"]);
@@ -51,8 +53,15 @@ impl Row {
         }
         object["metadata"]["revision"] = json!(entry.modified.to_string());
         let kind = declared.kind();
-        let columns = kind.columns.iter().map(|c| column(&object, c.path, c.unit)).collect();
-        let owner = meta.owner.as_ref().map(|o| reference(registry, &meta, &o.kind, &o.name));
+        let columns = kind
+            .columns
+            .iter()
+            .map(|c| column(&object, c.path, c.unit))
+            .collect();
+        let owner = meta
+            .owner
+            .as_ref()
+            .map(|o| reference(registry, &meta, &o.kind, &o.name));
         Ok(Row {
             key: entry.key.clone(),
             modified: entry.modified,
@@ -81,7 +90,12 @@ impl Row {
         let mut object = self.stored()?;
         object["metadata"]["revision"] = json!(self.modified.to_string());
         if declared.has_secrets {
-            secret::open_all(seal, &declared.spec, &self.uid.to_string(), &mut object["spec"])?;
+            secret::open_all(
+                seal,
+                &declared.spec,
+                &self.uid.to_string(),
+                &mut object["spec"],
+            )?;
         }
         Ok(object)
     }
@@ -94,7 +108,12 @@ impl Row {
 }
 
 /// The keys that reference fields point to. `name` is in the same project, `project/name` in another.
-pub(crate) fn references(registry: &Registry, declared: &Declared, meta: &Meta, spec: &Value) -> Vec<Key> {
+pub(crate) fn references(
+    registry: &Registry,
+    declared: &Declared,
+    meta: &Meta,
+    spec: &Value,
+) -> Vec<Key> {
     let mut out = Vec::new();
     schema::walk(&declared.spec, REF, spec, &mut |_, kind, value| {
         if let (Some(kind), Some(text)) = (kind.as_str(), value.as_str()) {
@@ -108,7 +127,9 @@ pub(crate) fn references(registry: &Registry, declared: &Declared, meta: &Meta, 
 
 /// The key that one reference points to.
 pub(crate) fn reference(registry: &Registry, meta: &Meta, kind: &str, text: &str) -> Key {
-    let cluster = registry.get(kind).is_some_and(|d| d.kind().scope == Scope::Cluster);
+    let cluster = registry
+        .get(kind)
+        .is_some_and(|d| d.kind().scope == Scope::Cluster);
     match text.split_once('/') {
         Some((project, name)) => object_key(kind, Some(project), name),
         None if cluster => object_key(kind, None, text),

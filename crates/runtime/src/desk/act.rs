@@ -14,7 +14,13 @@ use std::time::Duration;
 use store::{Expect, Txn};
 
 impl Desk {
-    pub(super) async fn act(&self, request: &Request, target: &ObjectRef, verb: &str, params: &Value) -> Result<Answer> {
+    pub(super) async fn act(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        verb: &str,
+        params: &Value,
+    ) -> Result<Answer> {
         for _ in 0..RACES {
             if let Some(answer) = self.replay(request).await? {
                 return Ok(answer);
@@ -25,21 +31,35 @@ impl Desk {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Err(Error::unavailable("others changed it again and again; try again"))
+        Err(Error::unavailable(
+            "others changed it again and again; try again",
+        ))
     }
 
-    async fn act_once(&self, request: &Request, target: &ObjectRef, verb: &str, params: &Value) -> Result<Answer, Attempt> {
+    async fn act_once(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        verb: &str,
+        params: &Value,
+    ) -> Result<Answer, Attempt> {
         let declared = self.cx.registry().need(&target.kind)?;
         let (Some(action), Some(run)) = (declared.kind().action(verb), declared.run(verb)) else {
             return Err(Error::not_found(format!("{} has no action `{verb}`", target.kind)).into());
         };
-        let params = if params.is_null() { json!({}) } else { params.clone() };
+        let params = if params.is_null() {
+            json!({})
+        } else {
+            params.clone()
+        };
         let wrong = declared.check_input(verb, &params);
         if !wrong.is_empty() {
             return Err(Error::invalid(wrong).into());
         }
         let key = key_of(target);
-        let Some(old) = self.stored(&key).await? else { return Err(self.no_such(target).into()) };
+        let Some(old) = self.stored(&key).await? else {
+            return Err(self.no_such(target).into());
+        };
         if old.meta.deletion_requested.is_some() {
             return Err(Error::refused(format!("{target} is being deleted")).into());
         }
@@ -48,15 +68,33 @@ impl Desk {
         {
             return Err(Error::new(
                 model::What::PreconditionFailed(Some(old.revision.to_string())),
-                format!("{target} is at revision {}, not at {expected}", old.revision),
+                format!(
+                    "{target} is at revision {}, not at {expected}",
+                    old.revision
+                ),
             )
             .into());
         }
         // A task is its own task: cancelling one must not be stopped by what it claims.
-        if let Some(hold) = old.meta.claims.iter().find(|h| h.scopes.iter().any(|s| action.claims.contains(&s.as_str()))) {
-            return Err(Error::busy(&hold.task, format!("task {} works on {} of {target}", hold.task, hold.scopes.join(", ")))
-                .hint(format!("wait for it, or cancel it: dvctl task cancel {}", hold.task))
-                .into());
+        if let Some(hold) = old
+            .meta
+            .claims
+            .iter()
+            .find(|h| h.scopes.iter().any(|s| action.claims.contains(&s.as_str())))
+        {
+            return Err(Error::busy(
+                &hold.task,
+                format!(
+                    "task {} works on {} of {target}",
+                    hold.task,
+                    hold.scopes.join(", ")
+                ),
+            )
+            .hint(format!(
+                "wait for it, or cancel it: dvctl task cancel {}",
+                hold.task
+            ))
+            .into());
         }
         let now = self.cx.clock().now();
         let uid = self.cx.clock().uid();
@@ -78,16 +116,33 @@ impl Desk {
         let mut txn = Txn::new();
         match run {
             Run::Intent { edit, .. } => {
-                let mut draft =
-                    Draft::new(&self.cx, &request.actor, old.meta.clone(), old.spec.clone(), Some(old.spec.clone()), old.status.clone());
+                let mut draft = Draft::new(
+                    &self.cx,
+                    &request.actor,
+                    old.meta.clone(),
+                    old.spec.clone(),
+                    Some(old.spec.clone()),
+                    old.status.clone(),
+                );
                 edit(&mut draft, &task.params)?;
                 let (meta, spec) = (draft.meta, draft.spec);
-                let ready = self.admit(request, declared, meta, spec, Some(&old.spec), old.status.clone())?;
+                let ready = self.admit(
+                    request,
+                    declared,
+                    meta,
+                    spec,
+                    Some(&old.spec),
+                    old.status.clone(),
+                )?;
                 if request.dry_run {
-                    return Ok(Answer::Accepted { task: ready.object.to_string().into() });
+                    return Ok(Answer::Accepted {
+                        task: ready.object.to_string().into(),
+                    });
                 }
                 if target.kind == "task" {
-                    return self.changed_task(request, target, old.revision, ready).await;
+                    return self
+                        .changed_task(request, target, old.revision, ready)
+                        .await;
                 }
                 task.edits = edits(&old.spec, &ready.object["spec"]);
                 if ready.spec_changed {
@@ -108,7 +163,9 @@ impl Desk {
                     "version": VERSION, "kind": target.kind, "metadata": meta, "spec": old.spec, "status": old.status,
                 });
                 if request.dry_run {
-                    return Ok(Answer::Accepted { task: object.to_string().into() });
+                    return Ok(Answer::Accepted {
+                        task: object.to_string().into(),
+                    });
                 }
                 if action.claims.is_empty() {
                     txn = txn.expect(Expect::At(key.clone(), old.revision));
@@ -127,7 +184,9 @@ impl Desk {
             "task created"
         );
         match self.cx.cache().row(task::KIND.name, &task_key) {
-            Some(row) => Ok(Answer::Accepted { task: row.json.clone() }),
+            Some(row) => Ok(Answer::Accepted {
+                task: row.json.clone(),
+            }),
             None => Err(Error::gone(format!("task {name} has already been removed")).into()),
         }
     }
@@ -144,10 +203,13 @@ impl Desk {
             let txn = Txn::new().replace(ready.key.clone(), revision, to_bytes(&ready.object)?);
             let revision = self.commit(request, txn, &ready.key).await?;
             self.cx.cache().reach(revision).await?;
-            self.event(request, target, "task.changed", "changed", Severity::Info).await;
+            self.event(request, target, "task.changed", "changed", Severity::Info)
+                .await;
         }
         match self.cx.cache().row(&target.kind, &ready.key) {
-            Some(row) => Ok(Answer::Accepted { task: row.json.clone() }),
+            Some(row) => Ok(Answer::Accepted {
+                task: row.json.clone(),
+            }),
             None => Err(self.no_such(target).into()),
         }
     }
@@ -157,13 +219,29 @@ impl Desk {
 fn task_name(target: &ObjectRef, verb: &str, uid: Uid) -> String {
     let room = 63 - verb.len().min(20) - 10;
     let name: String = target.name.chars().take(room).collect();
-    format!("{}-{}-{}", &verb[..verb.len().min(20)], name.trim_end_matches('-'), uid.short())
+    format!(
+        "{}-{}-{}",
+        &verb[..verb.len().min(20)],
+        name.trim_end_matches('-'),
+        uid.short()
+    )
 }
 
-fn task_object(name: &str, target: &ObjectRef, uid: Uid, request: &Request, spec: &TaskSpec, now: model::Timestamp) -> Result<Value> {
+fn task_object(
+    name: &str,
+    target: &ObjectRef,
+    uid: Uid,
+    request: &Request,
+    spec: &TaskSpec,
+    now: model::Timestamp,
+) -> Result<Value> {
     let meta = Meta {
         name: Name::parse("task name", name)?,
-        project: target.project.as_deref().map(|p| Name::parse("project", p)).transpose()?,
+        project: target
+            .project
+            .as_deref()
+            .map(|p| Name::parse("project", p))
+            .transpose()?,
         display_name: String::new(),
         uid,
         revision: String::new(),
@@ -186,9 +264,14 @@ fn task_object(name: &str, target: &ObjectRef, uid: Uid, request: &Request, spec
 
 /// The top-level fields that an action changed: when a later change moves one of them, the task is superseded.
 fn edits(old: &Value, new: &Value) -> Vec<Edit> {
-    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return Vec::new() };
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return Vec::new();
+    };
     new.iter()
         .filter(|(name, value)| old.get(*name) != Some(value))
-        .map(|(name, value)| Edit { field: name.clone(), value: value.clone() })
+        .map(|(name, value)| Edit {
+            field: name.clone(),
+            value: value.clone(),
+        })
         .collect()
 }

@@ -17,27 +17,58 @@ pub(super) struct Body {
 }
 
 /// Metadata that an exported file carries and that only we write.
-const OURS: &[&str] =
-    &["uid", "generation", "created", "created_by", "deletion_requested", "holds", "claims", "keys"];
-const THEIRS: &[&str] = &["name", "project", "display_name", "labels", "protection", "owner", "revision"];
+const OURS: &[&str] = &[
+    "uid",
+    "generation",
+    "created",
+    "created_by",
+    "deletion_requested",
+    "holds",
+    "claims",
+    "keys",
+];
+const THEIRS: &[&str] = &[
+    "name",
+    "project",
+    "display_name",
+    "labels",
+    "protection",
+    "owner",
+    "revision",
+];
 
 /// Takes a body apart and refuses what does not belong.
 pub(super) fn read(kind: &str, body: &Value) -> Result<Body> {
     let Value::Object(map) = body else {
-        return Err(Error::new(model::What::Unparseable, "the body must be a JSON object with `metadata` and `spec`"));
+        return Err(Error::new(
+            model::What::Unparseable,
+            "the body must be a JSON object with `metadata` and `spec`",
+        ));
     };
     let mut wrong = Vec::new();
     for (name, value) in map {
         match name.as_str() {
             "metadata" | "spec" | "status" => {}
             "kind" if value == kind => {}
-            "kind" => wrong.push(Violation::new("kind", format!("is {value}, but this is about `{kind}`"))),
+            "kind" => wrong.push(Violation::new(
+                "kind",
+                format!("is {value}, but this is about `{kind}`"),
+            )),
             "version" if value == VERSION => {}
-            "version" => wrong.push(Violation::new("version", format!("is {value}")).hint(format!("write `{VERSION}`"))),
-            other => wrong.push(unknown(other, other, &["version", "kind", "metadata", "spec"])),
+            "version" => wrong.push(
+                Violation::new("version", format!("is {value}")).hint(format!("write `{VERSION}`")),
+            ),
+            other => wrong.push(unknown(
+                other,
+                other,
+                &["version", "kind", "metadata", "spec"],
+            )),
         }
     }
-    let mut out = Body { spec: map.get("spec").cloned().unwrap_or(Value::Null), ..Body::default() };
+    let mut out = Body {
+        spec: map.get("spec").cloned().unwrap_or(Value::Null),
+        ..Body::default()
+    };
     match map.get("metadata") {
         None | Some(Value::Null) => {}
         Some(Value::Object(meta)) => read_meta(meta, &mut out, &mut wrong),
@@ -46,7 +77,11 @@ pub(super) fn read(kind: &str, body: &Value) -> Result<Body> {
     if !(out.spec.is_null() || out.spec.is_object()) {
         wrong.push(Violation::new("spec", "must be an object"));
     }
-    if wrong.is_empty() { Ok(out) } else { Err(Error::invalid(wrong)) }
+    if wrong.is_empty() {
+        Ok(out)
+    } else {
+        Err(Error::invalid(wrong))
+    }
 }
 
 fn read_meta(meta: &Map<String, Value>, out: &mut Body, wrong: &mut Vec<Violation>) {
@@ -67,13 +102,19 @@ fn read_meta(meta: &Map<String, Value>, out: &mut Body, wrong: &mut Vec<Violatio
         Some(Value::Null) => out.labels = Some(Labels::new()),
         Some(value) => match serde_json::from_value(value.clone()) {
             Ok(labels) => out.labels = Some(labels),
-            Err(_) => wrong.push(Violation::new("metadata.labels", "must be an object of texts")),
+            Err(_) => wrong.push(Violation::new(
+                "metadata.labels",
+                "must be an object of texts",
+            )),
         },
     }
     match meta.get("protection") {
         None | Some(Value::Null) => {}
         Some(Value::Bool(b)) => out.protection = Some(*b),
-        Some(_) => wrong.push(Violation::new("metadata.protection", "must be true or false")),
+        Some(_) => wrong.push(Violation::new(
+            "metadata.protection",
+            "must be true or false",
+        )),
     }
     if let Some(owner) = meta.get("owner").filter(|o| !o.is_null()) {
         match serde_json::from_value(owner.clone()) {
@@ -116,9 +157,13 @@ pub(super) fn merge(target: &mut Value, patch: &Value) {
 
 /// Keeps what an update leaves out but must not lose: allocated and secret fields (absent = keep, null = clear).
 pub(super) fn keep(schema: &Value, old: &Value, new: &mut Value) {
-    let (Some(old), Some(map)) = (old.as_object(), new.as_object_mut()) else { return };
+    let (Some(old), Some(map)) = (old.as_object(), new.as_object_mut()) else {
+        return;
+    };
     for (name, was) in old {
-        let Some(part) = model::schema::property(schema, name) else { continue };
+        let Some(part) = model::schema::property(schema, name) else {
+            continue;
+        };
         let keeps = carries(part, model::schema::ALLOCATED) || carries(part, model::schema::SECRET);
         match map.get_mut(name) {
             None if keeps => {
@@ -138,9 +183,12 @@ pub(super) fn keep(schema: &Value, old: &Value, new: &mut Value) {
 
 fn carries(schema: &Value, word: &str) -> bool {
     model::schema::flagged(schema, word)
-        || ["anyOf", "oneOf"]
-            .iter()
-            .any(|w| schema.get(*w).and_then(Value::as_array).is_some_and(|l| l.iter().any(|s| carries(s, word))))
+        || ["anyOf", "oneOf"].iter().any(|w| {
+            schema
+                .get(*w)
+                .and_then(Value::as_array)
+                .is_some_and(|l| l.iter().any(|s| carries(s, word)))
+        })
 }
 
 #[cfg(test)]
@@ -155,10 +203,18 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (
+                json!({"a":{"b":"c"}}),
+                json!({"a":{"b":"d","c":null}}),
+                json!({"a":{"b":"d"}}),
+            ),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+            (
+                json!({}),
+                json!({"a":{"bb":{"ccc":null}}}),
+                json!({"a":{"bb":{}}}),
+            ),
         ] {
             let mut out = target.clone();
             merge(&mut out, &patch);

@@ -11,7 +11,12 @@ use serde_json::{Value, json};
 use store::{Expect, Key, Txn};
 
 impl Desk {
-    pub(super) async fn delete(&self, request: &Request, target: &ObjectRef, keep: &[String]) -> Result<Answer> {
+    pub(super) async fn delete(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        keep: &[String],
+    ) -> Result<Answer> {
         for _ in 0..RACES {
             match self.delete_once(request, target, keep).await {
                 Err(Attempt::Race) => continue,
@@ -19,18 +24,30 @@ impl Desk {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Err(Error::unavailable("others changed it again and again; try again"))
+        Err(Error::unavailable(
+            "others changed it again and again; try again",
+        ))
     }
 
-    async fn delete_once(&self, request: &Request, target: &ObjectRef, keep: &[String]) -> Result<Answer, Attempt> {
+    async fn delete_once(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        keep: &[String],
+    ) -> Result<Answer, Attempt> {
         let key = key_of(target);
-        let Some(old) = self.stored(&key).await? else { return Err(self.no_such(target).into()) };
+        let Some(old) = self.stored(&key).await? else {
+            return Err(self.no_such(target).into());
+        };
         if let Some(expected) = request.if_match.as_ref().filter(|e| *e != "*")
             && *expected != old.revision.to_string()
         {
             return Err(Error::new(
                 model::What::PreconditionFailed(Some(old.revision.to_string())),
-                format!("{target} is at revision {}, not at {expected}", old.revision),
+                format!(
+                    "{target} is at revision {}, not at {expected}",
+                    old.revision
+                ),
             )
             .into());
         }
@@ -40,9 +57,15 @@ impl Desk {
                 .into());
         }
         if let Some(claim) = old.meta.claims.first() {
-            return Err(Error::busy(&claim.task, format!("task {} works on {target}", claim.task))
-                .hint(format!("wait for it, or cancel it: dvctl task cancel {}", claim.task))
-                .into());
+            return Err(Error::busy(
+                &claim.task,
+                format!("task {} works on {target}", claim.task),
+            )
+            .hint(format!(
+                "wait for it, or cancel it: dvctl task cancel {}",
+                claim.task
+            ))
+            .into());
         }
         let users: Vec<ObjectRef> = self
             .cx
@@ -53,28 +76,49 @@ impl Desk {
             .filter_map(object_ref)
             .collect();
         if !users.is_empty() {
-            let names = users.iter().take(5).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let more = if users.len() > 5 { format!(" and {} more", users.len() - 5) } else { String::new() };
+            let names = users
+                .iter()
+                .take(5)
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            let more = if users.len() > 5 {
+                format!(" and {} more", users.len() - 5)
+            } else {
+                String::new()
+            };
             return Err(Error::refused(format!("{target} is used by {names}{more}"))
                 .hint("delete or change these first")
                 .into());
         }
         if request.dry_run {
-            let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(target))?;
-            return Ok(Answer::Deleting { json: row.json.clone() });
+            let row = self
+                .cx
+                .cache()
+                .row(&target.kind, &key)
+                .ok_or_else(|| self.no_such(target))?;
+            return Ok(Answer::Deleting {
+                json: row.json.clone(),
+            });
         }
         self.keep_owned(&key, keep).await?;
         let gone_at_once = old.meta.holds.is_empty();
         let txn = if gone_at_once {
-            old.meta
-                .keys
-                .iter()
-                .fold(Txn::new().expect(Expect::At(key.clone(), old.revision)).delete(key.clone()), |txn, k| {
-                    txn.delete(Key::new(k.as_str()))
-                })
+            old.meta.keys.iter().fold(
+                Txn::new()
+                    .expect(Expect::At(key.clone(), old.revision))
+                    .delete(key.clone()),
+                |txn, k| txn.delete(Key::new(k.as_str())),
+            )
         } else if old.meta.deletion_requested.is_some() {
-            let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(target))?;
-            return Ok(Answer::Deleting { json: row.json.clone() });
+            let row = self
+                .cx
+                .cache()
+                .row(&target.kind, &key)
+                .ok_or_else(|| self.no_such(target))?;
+            return Ok(Answer::Deleting {
+                json: row.json.clone(),
+            });
         } else {
             let mut meta = old.meta.clone();
             meta.deletion_requested = Some(self.cx.clock().now());
@@ -87,18 +131,29 @@ impl Desk {
         self.cx.cache().reach(revision).await?;
         tracing::info!(request_id = %request.id, actor = %by(&request.actor), object = %target, "deletion requested");
         if gone_at_once {
-            self.event(request, target, &format!("{}.deleted", target.kind), "deleted", Severity::Info).await;
+            self.event(
+                request,
+                target,
+                &format!("{}.deleted", target.kind),
+                "deleted",
+                Severity::Info,
+            )
+            .await;
             return Ok(Answer::Deleted);
         }
         match self.cx.cache().row(&target.kind, &key) {
-            Some(row) => Ok(Answer::Deleting { json: row.json.clone() }),
+            Some(row) => Ok(Answer::Deleting {
+                json: row.json.clone(),
+            }),
             None => Ok(Answer::Deleted),
         }
     }
 
     /// Whether a referrer goes together with the object: it belongs to it, or it is already leaving.
     fn leaves_with(&self, referrer: &Key, key: &Key) -> bool {
-        let Some(target) = object_ref(referrer) else { return true };
+        let Some(target) = object_ref(referrer) else {
+            return true;
+        };
         match self.cx.cache().row(&target.kind, referrer) {
             Some(row) => row.owner.as_ref() == Some(key),
             None => true,

@@ -25,48 +25,81 @@ struct Record {
 impl Desk {
     /// The answer that this request had before, if it had one.
     pub(super) async fn replay(&self, request: &Request) -> Result<Option<Answer>> {
-        let Some(key) = record_key(request)? else { return Ok(None) };
-        let Some(entry) = self.cx.store().get(&key).await.map_err(store_error)? else { return Ok(None) };
+        let Some(key) = record_key(request)? else {
+            return Ok(None);
+        };
+        let Some(entry) = self.cx.store().get(&key).await.map_err(store_error)? else {
+            return Ok(None);
+        };
         let record: Record = serde_json::from_slice(&entry.value)
             .map_err(|e| Error::internal("idempotency record").because(e))?;
         if self.cx.clock().now().since(record.time) > KEPT {
-            self.cx.store().commit(Txn::new().delete(key)).await.map_err(store_error)?;
+            self.cx
+                .store()
+                .commit(Txn::new().delete(key))
+                .await
+                .map_err(store_error)?;
             return Ok(None);
         }
         if record.body != body_hash(request) {
-            return Err(Error::field("Idempotency-Key", "was used before with another body")
-                .hint("use a new key for a new request"));
+            return Err(
+                Error::field("Idempotency-Key", "was used before with another body")
+                    .hint("use a new key for a new request"),
+            );
         }
         let answer = Key::new(record.answer);
-        let Some(target) = crate::object_ref(&answer) else { return Ok(None) };
+        let Some(target) = crate::object_ref(&answer) else {
+            return Ok(None);
+        };
         match self.cx.cache().row(&target.kind, &answer) {
-            Some(row) if matches!(request.op, Op::Act { .. }) => Ok(Some(Answer::Accepted { task: row.json.clone() })),
-            Some(row) => Ok(Some(object_answer(&row, matches!(request.op, Op::Create { .. })))),
-            None => Err(Error::gone("this request was carried out before, and what it made is gone since")),
+            Some(row) if matches!(request.op, Op::Act { .. }) => Ok(Some(Answer::Accepted {
+                task: row.json.clone(),
+            })),
+            Some(row) => Ok(Some(object_answer(
+                &row,
+                matches!(request.op, Op::Create { .. }),
+            ))),
+            None => Err(Error::gone(
+                "this request was carried out before, and what it made is gone since",
+            )),
         }
     }
 
     /// Adds the record to the transaction.
-    pub(super) fn with_idempotency(&self, request: &Request, txn: Txn, answer: &Key) -> Result<Txn, Attempt> {
-        let Some(key) = record_key(request)? else { return Ok(txn) };
+    pub(super) fn with_idempotency(
+        &self,
+        request: &Request,
+        txn: Txn,
+        answer: &Key,
+    ) -> Result<Txn, Attempt> {
+        let Some(key) = record_key(request)? else {
+            return Ok(txn);
+        };
         let record = Record {
             body: body_hash(request),
             answer: answer.as_str().to_owned(),
             time: self.cx.clock().now(),
         };
-        let record = serde_json::to_vec(&record).map_err(|e| Error::internal("idempotency record").because(e))?;
+        let record = serde_json::to_vec(&record)
+            .map_err(|e| Error::internal("idempotency record").because(e))?;
         Ok(txn.create(key, record))
     }
 
     /// Deletes records older than a day. The daemon calls it hourly.
     pub async fn forget_old_requests(&self) -> Result<usize> {
-        let listing = self.cx.store().list(&Prefix::new(PREFIX), Page::ALL).await.map_err(store_error)?;
+        let listing = self
+            .cx
+            .store()
+            .list(&Prefix::new(PREFIX), Page::ALL)
+            .await
+            .map_err(store_error)?;
         let now = self.cx.clock().now();
         let old: Vec<Key> = listing
             .entries
             .into_iter()
             .filter(|e| {
-                serde_json::from_slice::<Record>(&e.value).map_or(true, |r| now.since(r.time) > KEPT)
+                serde_json::from_slice::<Record>(&e.value)
+                    .map_or(true, |r| now.since(r.time) > KEPT)
             })
             .map(|e| e.key)
             .collect();
@@ -79,15 +112,23 @@ impl Desk {
 }
 
 fn record_key(request: &Request) -> Result<Option<Key>> {
-    let Some(text) = &request.idempotency else { return Ok(None) };
+    let Some(text) = &request.idempotency else {
+        return Ok(None);
+    };
     if text.is_empty() || text.len() > 255 {
-        return Err(Error::field("Idempotency-Key", "must have 1 to 255 characters"));
+        return Err(Error::field(
+            "Idempotency-Key",
+            "must have 1 to 255 characters",
+        ));
     }
     let mut hash = Sha256::new();
     hash.update(request.actor.name.as_bytes());
     hash.update([0]);
     hash.update(text.as_bytes());
-    Ok(Some(Key::new(format!("{PREFIX}{}", hex::encode(hash.finalize())))))
+    Ok(Some(Key::new(format!(
+        "{PREFIX}{}",
+        hex::encode(hash.finalize())
+    ))))
 }
 
 fn body_hash(request: &Request) -> String {

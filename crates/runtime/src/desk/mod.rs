@@ -60,16 +60,28 @@ impl Desk {
         let request = admitted.request();
         match &request.op {
             Op::Get { target } => self.get(target),
-            Op::List { kind, project, query } => {
+            Op::List {
+                kind,
+                project,
+                query,
+            } => {
                 let declared = self.cx.registry().need(kind)?;
-                Ok(Answer::List(self.cx.cache().list(declared.kind(), project.as_deref(), query)?))
+                Ok(Answer::List(self.cx.cache().list(
+                    declared.kind(),
+                    project.as_deref(),
+                    query,
+                )?))
             }
             Op::Create { .. } | Op::Update { .. } | Op::Patch { .. } => self.write(request).await,
             Op::Delete { target, keep } => self.delete(request, target, keep).await,
-            Op::Act { target, verb, params } => self.act(request, target, verb, params).await,
-            Op::Watch { .. } | Op::Stream { .. } => {
-                Err(Error::internal("watches and streams are not carried out like requests"))
-            }
+            Op::Act {
+                target,
+                verb,
+                params,
+            } => self.act(request, target, verb, params).await,
+            Op::Watch { .. } | Op::Stream { .. } => Err(Error::internal(
+                "watches and streams are not carried out like requests",
+            )),
         }
     }
 
@@ -87,7 +99,10 @@ impl Desk {
 
     fn no_such(&self, target: &ObjectRef) -> Error {
         let error = Error::not_found(format!("there is no {target}"));
-        let rows = self.cx.cache().rows(&target.kind, target.project.as_deref());
+        let rows = self
+            .cx
+            .cache()
+            .rows(&target.kind, target.project.as_deref());
         match model::nearest(&target.name, rows.iter().map(|r| &*r.name)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
@@ -97,7 +112,12 @@ impl Desk {
     /// Opens a stream and runs it until it ends.
     pub async fn open(&self, admitted: Admitted, io: StreamIo) -> Result<()> {
         let request = admitted.request();
-        let Op::Stream { target, stream, params } = &request.op else {
+        let Op::Stream {
+            target,
+            stream,
+            params,
+        } = &request.op
+        else {
             return Err(Error::internal("only streams are opened"));
         };
         let stream_request = StreamRequest {
@@ -124,14 +144,21 @@ impl Desk {
             .iter()
             .find(|(name, _)| *name == request.stream)
             .map(|(_, open)| *open)
-            .ok_or_else(|| Error::not_found(format!("{} has no stream `{}`", request.target.kind, request.stream)))?;
+            .ok_or_else(|| {
+                Error::not_found(format!(
+                    "{} has no stream `{}`",
+                    request.target.kind, request.stream
+                ))
+            })?;
         open(self.cx.clone(), request, io).await
     }
 
     /// Ends a stream with an error that the client sees.
     pub async fn refuse(io: &StreamIo, error: &Error, request_id: &str) {
         let problem = serde_json::to_value(error.problem(request_id)).unwrap_or_default();
-        let _ = io.send(Msg::Control(serde_json::json!({ "error": problem }))).await;
+        let _ = io
+            .send(Msg::Control(serde_json::json!({ "error": problem })))
+            .await;
     }
 }
 
@@ -146,5 +173,9 @@ pub(crate) fn by(actor: &Actor) -> String {
 
 /// Keeps `Arc` rows out of answers.
 pub(crate) fn object_answer(row: &Arc<crate::Row>, created: bool) -> Answer {
-    Answer::Object { json: row.json.clone(), revision: row.modified.to_string(), created }
+    Answer::Object {
+        json: row.json.clone(),
+        revision: row.modified.to_string(),
+        created,
+    }
 }

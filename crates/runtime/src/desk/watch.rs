@@ -36,7 +36,14 @@ impl Desk {
     /// Watches a kind. Without `after` it begins with all objects that are there; ends with `Gone` when the watcher
     /// is too slow or asks for what is no longer kept.
     pub fn watch(&self, admitted: &Admitted) -> Result<BoxStream<'static, Result<WatchEvent>>> {
-        let Op::Watch { kind, project, name, query, after } = admitted.request().op.clone() else {
+        let Op::Watch {
+            kind,
+            project,
+            name,
+            query,
+            after,
+        } = admitted.request().op.clone()
+        else {
             return Err(Error::internal("only watches are watched"));
         };
         let kind = self.cx.registry().need(&kind)?.kind().name;
@@ -44,10 +51,14 @@ impl Desk {
         let stop = self.cx.shutdown();
         let search = query.search.map(|s| s.to_lowercase());
         let picks = move |row: &Row| {
-            project.as_deref().is_none_or(|p| row.project.as_deref() == Some(p))
+            project
+                .as_deref()
+                .is_none_or(|p| row.project.as_deref() == Some(p))
                 && name.as_deref().is_none_or(|n| &*row.name == n)
                 && query.selector.matches(&row.labels)
-                && search.as_ref().is_none_or(|s| row.name.contains(s.as_str()))
+                && search
+                    .as_ref()
+                    .is_none_or(|s| row.name.contains(s.as_str()))
         };
         let (missed, mut live) = match after {
             Some(after) => cache.resume(after)?,
@@ -103,8 +114,14 @@ fn event(kind: &str, delta: &Delta, picks: &impl Fn(&Row) -> bool) -> Option<Wat
     }
     let revision = delta.revision;
     match (&delta.new, &delta.old) {
-        (Some(new), _) if picks(new) => Some(WatchEvent::Put { object: new.json.clone(), revision }),
-        (_, Some(old)) if picks(old) => Some(WatchEvent::Deleted { object: old.json.clone(), revision }),
+        (Some(new), _) if picks(new) => Some(WatchEvent::Put {
+            object: new.json.clone(),
+            revision,
+        }),
+        (_, Some(old)) if picks(old) => Some(WatchEvent::Deleted {
+            object: old.json.clone(),
+            revision,
+        }),
         _ => None,
     }
 }

@@ -43,29 +43,63 @@ impl Desk {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Err(Error::unavailable("others changed the same things again and again; try again"))
+        Err(Error::unavailable(
+            "others changed the same things again and again; try again",
+        ))
     }
 
     async fn write_once(&self, request: &Request) -> Result<Answer, Attempt> {
         let declared = self.cx.registry().need(request.op.kind())?;
         let (target, mut file, may_create) = match &request.op {
-            Op::Create { project, body, kind } => {
+            Op::Create {
+                project,
+                body,
+                kind,
+            } => {
                 let file = body::read(kind, body)?;
-                let name = file.name.clone().ok_or_else(|| Error::field("metadata.name", "is required"))?;
+                let name = file
+                    .name
+                    .clone()
+                    .ok_or_else(|| Error::field("metadata.name", "is required"))?;
                 let name = Name::parse("metadata.name", &name)?;
-                let target = ObjectRef { kind: kind.clone(), project: project.clone(), name: name.to_string() };
+                let target = ObjectRef {
+                    kind: kind.clone(),
+                    project: project.clone(),
+                    name: name.to_string(),
+                };
                 (target, file, true)
             }
-            Op::Update { target, body, create } => (target.clone(), body::read(&target.kind, body)?, *create),
-            Op::Patch { target, body } => (target.clone(), self.patched(target, body).await?, false),
+            Op::Update {
+                target,
+                body,
+                create,
+            } => (target.clone(), body::read(&target.kind, body)?, *create),
+            Op::Patch { target, body } => {
+                (target.clone(), self.patched(target, body).await?, false)
+            }
             _ => return Err(Error::internal("not a write").into()),
         };
         Name::parse("metadata.name", &target.name)?;
         if file.name.as_ref().is_some_and(|n| *n != target.name) {
-            return Err(Error::field("metadata.name", format!("is `{}`, but the request is about `{}`", file.name.unwrap_or_default(), target.name)).into());
+            return Err(Error::field(
+                "metadata.name",
+                format!(
+                    "is `{}`, but the request is about `{}`",
+                    file.name.unwrap_or_default(),
+                    target.name
+                ),
+            )
+            .into());
         }
         if file.project.is_some() && file.project != target.project {
-            return Err(Error::field("metadata.project", format!("is `{}`, but the request is about {target}", file.project.unwrap_or_default())).into());
+            return Err(Error::field(
+                "metadata.project",
+                format!(
+                    "is `{}`, but the request is about {target}",
+                    file.project.unwrap_or_default()
+                ),
+            )
+            .into());
         }
         let key = key_of(&target);
         let old = self.stored(&key).await?;
@@ -77,17 +111,26 @@ impl Desk {
             }
             (None, _) if !may_create => return Err(self.no_such(&target).into()),
             (Some(old), _) if old.meta.deletion_requested.is_some() => {
-                return Err(Error::refused(format!("{target} is being deleted")).hint("wait until it is gone").into());
+                return Err(Error::refused(format!("{target} is being deleted"))
+                    .hint("wait until it is gone")
+                    .into());
             }
             _ => {}
         }
-        let expected = request.if_match.clone().or_else(|| file.revision.clone().filter(|_| !matches!(request.op, Op::Create { .. })));
+        let expected = request.if_match.clone().or_else(|| {
+            file.revision
+                .clone()
+                .filter(|_| !matches!(request.op, Op::Create { .. }))
+        });
         if let Some(expected) = expected.filter(|e| e != "*") {
             let found = old.as_ref().map(|o| o.revision.to_string());
             if found.as_deref() != Some(expected.as_str()) {
                 return Err(Error::new(
                     model::What::PreconditionFailed(found.clone()),
-                    format!("{target} is at revision {}, not at {expected}", found.unwrap_or_else(|| "none".into())),
+                    format!(
+                        "{target} is at revision {}, not at {expected}",
+                        found.unwrap_or_else(|| "none".into())
+                    ),
                 )
                 .hint("read it again, or leave the revision out to overwrite")
                 .into());
@@ -100,9 +143,15 @@ impl Desk {
         if request.dry_run {
             return Ok(self.dry_run(declared, ready));
         }
-        let changed = old.as_ref().is_none_or(|o| ready.spec_changed || meta_differs(&o.meta, &ready.object));
+        let changed = old
+            .as_ref()
+            .is_none_or(|o| ready.spec_changed || meta_differs(&o.meta, &ready.object));
         if !changed {
-            let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(&target))?;
+            let row = self
+                .cx
+                .cache()
+                .row(&target.kind, &key)
+                .ok_or_else(|| self.no_such(&target))?;
             return Ok(object_answer(&row, false));
         }
         let created = old.is_none();
@@ -114,7 +163,14 @@ impl Desk {
         let revision = self.commit(request, txn, &key).await?;
         self.cx.cache().reach(revision).await?;
         let verb = if created { "created" } else { "updated" };
-        self.event(request, &target, &format!("{}.{verb}", target.kind), verb, Severity::Info).await;
+        self.event(
+            request,
+            &target,
+            &format!("{}.{verb}", target.kind),
+            verb,
+            Severity::Info,
+        )
+        .await;
         match self.cx.cache().row(&target.kind, &key) {
             Some(row) => Ok(object_answer(&row, created)),
             // Deleted between the commit and the read: answer what was written.
@@ -124,10 +180,15 @@ impl Desk {
 
     /// A merge patch applied to what is stored, as if it were a file.
     async fn patched(&self, target: &ObjectRef, patch: &Value) -> Result<body::Body> {
-        let Some(old) = self.stored(&key_of(target)).await? else { return Err(self.no_such(target)) };
+        let Some(old) = self.stored(&key_of(target)).await? else {
+            return Err(self.no_such(target));
+        };
         // Read the patch like a file first, so that unknown and foreign fields are found.
         let read = body::read(&target.kind, patch)?;
-        let mut file = body::Body { revision: read.revision.clone(), ..body::Body::default() };
+        let mut file = body::Body {
+            revision: read.revision.clone(),
+            ..body::Body::default()
+        };
         file.display_name = read.display_name;
         file.protection = read.protection;
         file.labels = match patch.pointer("/metadata/labels") {
@@ -135,7 +196,9 @@ impl Desk {
             Some(labels) => {
                 let mut merged = serde_json::to_value(&old.meta.labels).unwrap_or_default();
                 body::merge(&mut merged, labels);
-                Some(serde_json::from_value(merged).map_err(|_| Error::field("metadata.labels", "must be an object of texts or null"))?)
+                Some(serde_json::from_value(merged).map_err(|_| {
+                    Error::field("metadata.labels", "must be an object of texts or null")
+                })?)
             }
         };
         file.spec = old.spec;
@@ -147,12 +210,19 @@ impl Desk {
 
     /// What is stored under a key.
     pub(super) async fn stored(&self, key: &Key) -> Result<Option<Stored>> {
-        let Some(entry) = self.cx.store().get(key).await.map_err(store_error)? else { return Ok(None) };
+        let Some(entry) = self.cx.store().get(key).await.map_err(store_error)? else {
+            return Ok(None);
+        };
         let mut object: Value = serde_json::from_slice(&entry.value)
             .map_err(|e| Error::internal(format!("stored object {key}")).because(e))?;
         let meta: Meta = serde_json::from_value(object["metadata"].take())
             .map_err(|e| Error::internal(format!("stored metadata of {key}")).because(e))?;
-        Ok(Some(Stored { revision: entry.modified, meta, spec: object["spec"].take(), status: object["status"].take() }))
+        Ok(Some(Stored {
+            revision: entry.modified,
+            meta,
+            spec: object["spec"].take(),
+            status: object["status"].take(),
+        }))
     }
 
     /// Checks a file against everything and makes it ready to be stored.
@@ -178,7 +248,11 @@ impl Desk {
             Some(old) => old.meta.clone(),
             None => Meta {
                 name: Name::parse("metadata.name", &target.name)?,
-                project: target.project.as_deref().map(|p| Name::parse("project", p)).transpose()?,
+                project: target
+                    .project
+                    .as_deref()
+                    .map(|p| Name::parse("project", p))
+                    .transpose()?,
                 display_name: String::new(),
                 uid: self.cx.clock().uid(),
                 revision: String::new(),
@@ -189,7 +263,11 @@ impl Desk {
                 created_by: by(&request.actor),
                 protection: false,
                 deletion_requested: None,
-                holds: if declared.finalizes { vec![target.kind.clone()] } else { Vec::new() },
+                holds: if declared.finalizes {
+                    vec![target.kind.clone()]
+                } else {
+                    Vec::new()
+                },
                 claims: Vec::new(),
                 keys: Vec::new(),
             },
@@ -236,7 +314,14 @@ impl Desk {
             return Err(Error::invalid(wrong));
         }
         let spec = (declared.normal)(spec)?;
-        let mut draft = Draft::new(&self.cx, &request.actor, meta, spec, old_spec.cloned(), status);
+        let mut draft = Draft::new(
+            &self.cx,
+            &request.actor,
+            meta,
+            spec,
+            old_spec.cloned(),
+            status,
+        );
         (declared.admit)(&mut draft)?;
         if let Some(old) = old_spec {
             let moved = immutables(&declared.spec, old, &draft.spec);
@@ -254,50 +339,94 @@ impl Desk {
         if spec_changed {
             draft.meta.generation += 1;
         }
-        let Draft { meta, spec, status, claimed, released, .. } = draft;
+        let Draft {
+            meta,
+            spec,
+            status,
+            claimed,
+            released,
+            ..
+        } = draft;
         let key = object_key(declared.kind().name, meta.project.as_deref(), &meta.name);
         let object = json!({
             "version": VERSION, "kind": declared.kind().name, "metadata": meta, "spec": spec, "status": status,
         });
-        Ok(Ready { key, object, claimed, released, spec_changed })
+        Ok(Ready {
+            key,
+            object,
+            claimed,
+            released,
+            spec_changed,
+        })
     }
 
     fn missing_references(&self, declared: &Declared, draft: &Draft<'_>) -> Vec<Violation> {
         let mut wrong = Vec::new();
         let registry = self.cx.registry();
-        schema::walk(&declared.spec, REF, &draft.spec, &mut |path, kind, value| {
-            let (Some(kind), Some(text)) = (kind.as_str(), value.as_str()) else { return };
-            let key = crate::cache::reference(registry, &draft.meta, kind, text);
-            let row = self.cx.cache().row(kind, &key);
-            let field = format!("spec.{path}");
-            match row {
-                Some(row) if row.deleting => {
-                    wrong.push(Violation::new(field, format!("{kind} `{text}` is being deleted")));
+        schema::walk(
+            &declared.spec,
+            REF,
+            &draft.spec,
+            &mut |path, kind, value| {
+                let (Some(kind), Some(text)) = (kind.as_str(), value.as_str()) else {
+                    return;
+                };
+                let key = crate::cache::reference(registry, &draft.meta, kind, text);
+                let row = self.cx.cache().row(kind, &key);
+                let field = format!("spec.{path}");
+                match row {
+                    Some(row) if row.deleting => {
+                        wrong.push(Violation::new(
+                            field,
+                            format!("{kind} `{text}` is being deleted"),
+                        ));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let rows = self.cx.cache().rows(
+                            kind,
+                            crate::object_ref(&key).and_then(|r| r.project).as_deref(),
+                        );
+                        let mut v = Violation::new(field, format!("there is no {kind} `{text}`"));
+                        v.hint = match model::nearest(text, rows.iter().map(|r| &*r.name)) {
+                            Some(near) => Some(format!("did you mean `{near}`?")),
+                            None if rows.is_empty() => {
+                                Some(format!("there is none yet: `dvctl {kind} create`"))
+                            }
+                            None => Some(format!(
+                                "there are: {}",
+                                rows.iter()
+                                    .take(10)
+                                    .map(|r| &*r.name)
+                                    .collect::<Vec<_>>()
+                                    .join(", ")
+                            )),
+                        };
+                        wrong.push(v);
+                    }
                 }
-                Some(_) => {}
-                None => {
-                    let rows = self.cx.cache().rows(kind, crate::object_ref(&key).and_then(|r| r.project).as_deref());
-                    let mut v = Violation::new(field, format!("there is no {kind} `{text}`"));
-                    v.hint = match model::nearest(text, rows.iter().map(|r| &*r.name)) {
-                        Some(near) => Some(format!("did you mean `{near}`?")),
-                        None if rows.is_empty() => Some(format!("there is none yet: `dvctl {kind} create`")),
-                        None => Some(format!("there are: {}", rows.iter().take(10).map(|r| &*r.name).collect::<Vec<_>>().join(", "))),
-                    };
-                    wrong.push(v);
-                }
-            }
-        });
+            },
+        );
         wrong
     }
 
     fn dry_run(&self, declared: &Declared, ready: Ready) -> Answer {
         let mut object = ready.object;
         secret::mask_all(&declared.spec, &mut object["spec"]);
-        Answer::Object { json: object.to_string().into(), revision: String::new(), created: false }
+        Answer::Object {
+            json: object.to_string().into(),
+            revision: String::new(),
+            created: false,
+        }
     }
 
     /// Commits a transaction of a request; a lost race is told apart from a taken name.
-    pub(super) async fn commit(&self, request: &Request, txn: Txn, key: &Key) -> Result<Revision, Attempt> {
+    pub(super) async fn commit(
+        &self,
+        request: &Request,
+        txn: Txn,
+        key: &Key,
+    ) -> Result<Revision, Attempt> {
         let txn = self.with_idempotency(request, txn, key)?;
         match self.cx.store().commit(txn).await {
             Ok(revision) => Ok(revision),
@@ -311,9 +440,26 @@ impl Desk {
         }
     }
 
-    pub(super) async fn event(&self, request: &Request, about: &ObjectRef, event: &str, message: &str, severity: Severity) {
+    pub(super) async fn event(
+        &self,
+        request: &Request,
+        about: &ObjectRef,
+        event: &str,
+        message: &str,
+        severity: Severity,
+    ) {
         let id = Some(request.id.clone());
-        self.cx.events().record(self.cx.clock().now(), about, event, &format!("{message} by {}", request.actor.name), severity, id).await;
+        self.cx
+            .events()
+            .record(
+                self.cx.clock().now(),
+                about,
+                event,
+                &format!("{message} by {}", request.actor.name),
+                severity,
+                id,
+            )
+            .await;
     }
 }
 
@@ -338,7 +484,9 @@ pub(super) fn with_keys(mut txn: Txn, key: &Key, ready: &Ready) -> Txn {
     }
     for released in &ready.released {
         let released = Key::new(released.as_str());
-        txn = txn.expect(Expect::Present(released.clone())).delete(released);
+        txn = txn
+            .expect(Expect::Present(released.clone()))
+            .delete(released);
     }
     txn
 }
@@ -359,8 +507,11 @@ fn immutables(spec_schema: &Value, old: &Value, new: &Value) -> Vec<Violation> {
         .filter_map(|(path, was)| {
             let now = new.pointer(&secret::pointer(&path)).unwrap_or(&Value::Null);
             (*now != was).then(|| {
-                Violation::new(format!("spec.{path}"), format!("is {was} and cannot change"))
-                    .hint("make a new object, or leave the field as it is")
+                Violation::new(
+                    format!("spec.{path}"),
+                    format!("is {was} and cannot change"),
+                )
+                .hint("make a new object, or leave the field as it is")
             })
         })
         .collect()

@@ -6,8 +6,16 @@ use model::{Condition, ConditionStatus, Kind, Result, Timestamp};
 use serde_json::{Value, json};
 use store::Key;
 
-pub(super) async fn write(cx: &Cx, kind: &'static Kind, key: &Key, seen: u64, result: &Result<Next>) -> Result<()> {
-    let Some(row) = cx.cache().row(kind.name, key) else { return Ok(()) };
+pub(super) async fn write(
+    cx: &Cx,
+    kind: &'static Kind,
+    key: &Key,
+    seen: u64,
+    result: &Result<Next>,
+) -> Result<()> {
+    let Some(row) = cx.cache().row(kind.name, key) else {
+        return Ok(());
+    };
     let now = cx.clock().now();
     // Nearly always nothing changes: the cache can tell without asking the store.
     let mut cached = row.value()?;
@@ -29,14 +37,20 @@ fn edit(object: &mut Value, seen: u64, result: &Result<Next>, now: Timestamp) ->
         *status = json!({});
     }
     let mut changed = false;
-    let mut list: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+    let mut list: Vec<Condition> =
+        serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
     match result {
         Ok(next) => {
             changed |= Condition::set(&mut list, "Reconciled", ConditionStatus::True, "", "", now);
             changed |= match next {
-                Next::WaitingFor(what) => {
-                    Condition::set(&mut list, "Waiting", ConditionStatus::True, "WaitingFor", what, now)
-                }
+                Next::WaitingFor(what) => Condition::set(
+                    &mut list,
+                    "Waiting",
+                    ConditionStatus::True,
+                    "WaitingFor",
+                    what,
+                    now,
+                ),
                 _ => Condition::clear(&mut list, "Waiting"),
             };
             if seen > status["observed_generation"].as_u64().unwrap_or(0) {
@@ -46,7 +60,14 @@ fn edit(object: &mut Value, seen: u64, result: &Result<Next>, now: Timestamp) ->
         }
         Err(error) => {
             let message = error.to_string();
-            changed |= Condition::set(&mut list, "Reconciled", ConditionStatus::False, error.code(), &message, now);
+            changed |= Condition::set(
+                &mut list,
+                "Reconciled",
+                ConditionStatus::False,
+                error.code(),
+                &message,
+                now,
+            );
         }
     }
     status["conditions"] = json!(list);

@@ -79,9 +79,15 @@ impl Engine {
     /// Starts one controller.
     pub fn run(cx: &Cx, controller: Arc<dyn Controller>) {
         let queue = Arc::new(Queue::default());
-        cx.life().spawn(controller.name(), feed(cx.clone(), controller.clone(), queue.clone()));
+        cx.life().spawn(
+            controller.name(),
+            feed(cx.clone(), controller.clone(), queue.clone()),
+        );
         for _ in 0..controller.parallel().max(1) {
-            cx.life().spawn(controller.name(), work(cx.clone(), controller.clone(), queue.clone()));
+            cx.life().spawn(
+                controller.name(),
+                work(cx.clone(), controller.clone(), queue.clone()),
+            );
         }
     }
 }
@@ -130,7 +136,11 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
     if delta.kind == own {
         // A status that we wrote ourselves is no reason to look again.
         let only_status = match (&delta.new, &delta.old) {
-            (Some(new), Some(old)) => new.generation == old.generation && new.deleting == old.deleting && new.owner == old.owner,
+            (Some(new), Some(old)) => {
+                new.generation == old.generation
+                    && new.deleting == old.deleting
+                    && new.owner == old.owner
+            }
             _ => false,
         };
         if !only_status {
@@ -147,8 +157,13 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
                 }
             }
             Watch::Owners(kind) if *kind == delta.kind => {
-                let owner = delta.new.as_ref().or(delta.old.as_ref()).and_then(|row| row.owner.clone());
-                if let Some(owner) = owner.filter(|o| object_ref(o).is_some_and(|r| r.kind == own)) {
+                let owner = delta
+                    .new
+                    .as_ref()
+                    .or(delta.old.as_ref())
+                    .and_then(|row| row.owner.clone());
+                if let Some(owner) = owner.filter(|o| object_ref(o).is_some_and(|r| r.kind == own))
+                {
                     queue.push_now(owner);
                 }
             }
@@ -166,15 +181,24 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
 async fn work(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
     while let Some(key) = queue.next().await {
         // What it can have seen at least; read before it looks, so that a later change is not called observed.
-        let seen = cx.cache().row(controller.owns().name, &key).map_or(0, |row| row.generation);
-        let result = AssertUnwindSafe(controller.reconcile(&cx, &key)).catch_unwind().await.unwrap_or_else(|panic| {
-            let text = panic
-                .downcast_ref::<&str>()
-                .map(|s| (*s).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            Err(Error::internal(format!("controller {} panicked: {text}", controller.name())))
-        });
+        let seen = cx
+            .cache()
+            .row(controller.owns().name, &key)
+            .map_or(0, |row| row.generation);
+        let result = AssertUnwindSafe(controller.reconcile(&cx, &key))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|panic| {
+                let text = panic
+                    .downcast_ref::<&str>()
+                    .map(|s| (*s).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                Err(Error::internal(format!(
+                    "controller {} panicked: {text}",
+                    controller.name()
+                )))
+            });
         if let Err(error) = &result {
             tracing::warn!(controller = controller.name(), %key, ?error, "reconcile failed");
         }

@@ -61,7 +61,9 @@ impl Queue {
             *n += 1;
             *n
         };
-        let after = FIRST_BACK_OFF.saturating_mul(1 << (failures - 1).min(9)).min(LAST_BACK_OFF);
+        let after = FIRST_BACK_OFF
+            .saturating_mul(1 << (failures - 1).min(9))
+            .min(LAST_BACK_OFF);
         self.end(key, Some(after), false);
     }
 

@@ -97,13 +97,23 @@ impl Gate {
             Op::Act { verb, .. } => {
                 return match kind.action(verb) {
                     Some(_) => Ok(()),
-                    None => Err(unknown_word("action", kind.name, verb, kind.actions.iter().map(|a| a.verb))),
+                    None => Err(unknown_word(
+                        "action",
+                        kind.name,
+                        verb,
+                        kind.actions.iter().map(|a| a.verb),
+                    )),
                 };
             }
             Op::Stream { stream, .. } => {
                 return match kind.streams.iter().find(|s| s.name == stream) {
                     Some(_) => Ok(()),
-                    None => Err(unknown_word("stream", kind.name, stream, kind.streams.iter().map(|s| s.name))),
+                    None => Err(unknown_word(
+                        "stream",
+                        kind.name,
+                        stream,
+                        kind.streams.iter().map(|s| s.name),
+                    )),
                 };
             }
             _ => Verb::Read,
@@ -111,11 +121,20 @@ impl Gate {
         if kind.allows(need) || system {
             return Ok(());
         }
-        Err(Error::refused(format!("a {} cannot be changed with `{}`: DebVisor itself keeps it", kind.name, op.privilege_verb())))
+        Err(Error::refused(format!(
+            "a {} cannot be changed with `{}`: DebVisor itself keeps it",
+            kind.name,
+            op.privilege_verb()
+        )))
     }
 }
 
-fn unknown_word<'a>(what: &str, kind: &str, word: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+fn unknown_word<'a>(
+    what: &str,
+    kind: &str,
+    word: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Error {
     let error = Error::not_found(format!("{kind} has no {what} `{word}`"));
     match model::nearest(word, known.clone()) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -128,9 +147,11 @@ impl Op {
     pub fn reads(&self, declared: &Declared) -> bool {
         match self {
             Op::Get { .. } | Op::List { .. } | Op::Watch { .. } => true,
-            Op::Stream { stream, .. } => {
-                declared.kind().streams.iter().any(|s| s.name == stream && s.way == Way::Read)
-            }
+            Op::Stream { stream, .. } => declared
+                .kind()
+                .streams
+                .iter()
+                .any(|s| s.name == stream && s.way == Way::Read),
             _ => false,
         }
     }

@@ -31,17 +31,26 @@ pub struct Actor {
 impl Actor {
     /// Nobody.
     pub fn anonymous() -> Actor {
-        Actor { kind: ActorKind::Anonymous, name: "anonymous".into() }
+        Actor {
+            kind: ActorKind::Anonymous,
+            name: "anonymous".into(),
+        }
     }
 
     /// The administrator, under this name.
     pub fn administrator(name: impl Into<String>) -> Actor {
-        Actor { kind: ActorKind::Administrator, name: name.into() }
+        Actor {
+            kind: ActorKind::Administrator,
+            name: name.into(),
+        }
     }
 
     /// One of our own loops.
     pub(crate) fn system(name: &str) -> Actor {
-        Actor { kind: ActorKind::System, name: format!("system:{name}") }
+        Actor {
+            kind: ActorKind::System,
+            name: format!("system:{name}"),
+        }
     }
 
     /// Whether he has a privilege. Deny unless allowed.
@@ -93,7 +102,16 @@ pub struct Request {
 impl Request {
     /// A request without preconditions.
     pub fn new(id: impl Into<String>, actor: Actor, surface: Surface, op: Op) -> Request {
-        Request { id: id.into(), actor, surface, from: None, op, idempotency: None, if_match: None, dry_run: false }
+        Request {
+            id: id.into(),
+            actor,
+            surface,
+            from: None,
+            op,
+            idempotency: None,
+            if_match: None,
+            dry_run: false,
+        }
     }
 }
 
@@ -196,7 +214,9 @@ impl Op {
     /// The project it is about.
     pub fn project(&self) -> Option<&str> {
         match self {
-            Op::List { project, .. } | Op::Create { project, .. } | Op::Watch { project, .. } => project.as_deref(),
+            Op::List { project, .. } | Op::Create { project, .. } | Op::Watch { project, .. } => {
+                project.as_deref()
+            }
             Op::Get { target }
             | Op::Update { target, .. }
             | Op::Patch { target, .. }

@@ -1,12 +1,12 @@
 //! One yamux connection with its driver.
 
 use super::broken;
+use super::remote_stub::remote::BoxIo;
 use crate::Cx;
 use futures::future::poll_fn;
 use model::{Error, Result};
 use std::future::Future;
 use std::task::Poll;
-use store::remote::BoxIo;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
@@ -19,7 +19,11 @@ pub(super) struct Mux(mpsc::Sender<Ask>);
 
 impl Mux {
     /// Starts the driver as a task of the process.
-    pub(super) fn start(cx: &Cx, stream: UnixStream, mode: yamux::Mode) -> (Mux, mpsc::Receiver<BoxIo>) {
+    pub(super) fn start(
+        cx: &Cx,
+        stream: UnixStream,
+        mode: yamux::Mode,
+    ) -> (Mux, mpsc::Receiver<BoxIo>) {
         let (mux, inbound, driver) = Mux::prepare(stream, mode);
         let stop = cx.shutdown();
         cx.life().spawn("link driver", async move {
@@ -58,7 +62,11 @@ impl Mux {
 type Connection = yamux::Connection<tokio_util::compat::Compat<UnixStream>>;
 
 /// Polls the connection: it makes progress only here.
-async fn drive(mut connection: Connection, mut asked: mpsc::Receiver<Ask>, arrived: mpsc::Sender<BoxIo>) {
+async fn drive(
+    mut connection: Connection,
+    mut asked: mpsc::Receiver<Ask>,
+    arrived: mpsc::Sender<BoxIo>,
+) {
     let mut pending: Option<Ask> = None;
     poll_fn(|cx| {
         loop {
@@ -72,7 +80,9 @@ async fn drive(mut connection: Connection, mut asked: mpsc::Receiver<Ask>, arriv
                 && let Poll::Ready(opened) = connection.poll_new_outbound(cx)
                 && let Some(ask) = pending.take()
             {
-                let opened = opened.map(|s| Box::new(s.compat()) as BoxIo).map_err(std::io::Error::other);
+                let opened = opened
+                    .map(|s| Box::new(s.compat()) as BoxIo)
+                    .map_err(std::io::Error::other);
                 let _ = ask.send(opened);
                 progress = true;
             }

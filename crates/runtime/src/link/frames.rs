@@ -1,10 +1,10 @@
 //! Messages of an object stream as frames: `length u32 | sort u8 | payload`.
 
 use super::broken;
+use super::remote_stub::remote::BoxIo;
 use crate::{Msg, StreamIo};
 use bytes::Bytes;
 use model::{Error, Result};
-use store::remote::BoxIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Largest payload of a frame.
@@ -47,7 +47,8 @@ pub(super) async fn run(stream: BoxIo, io: StreamIo) -> Result<()> {
             let msg = match sort {
                 DATA => Msg::Data(payload.into()),
                 _ => Msg::Control(
-                    serde_json::from_slice(&payload).map_err(|e| Error::unparseable("control frame").because(e))?,
+                    serde_json::from_slice(&payload)
+                        .map_err(|e| Error::unparseable("control frame").because(e))?,
                 ),
             };
             if to.send(msg).await.is_err() {

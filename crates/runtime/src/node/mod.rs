@@ -2,7 +2,9 @@
 
 use crate::{Controller, Cx, Next, Op, Place, Subsystem, normal, nothing_to_admit};
 use futures::future::BoxFuture;
-use model::{Column, Condition, Error, Kind, Resource, Result, Scope, Timestamp, Unit, Verb, schema};
+use model::{
+    Column, Condition, Error, Kind, Resource, Result, Scope, Timestamp, Unit, Verb, schema,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -134,9 +136,22 @@ pub async fn register(cx: &Cx) -> Result<()> {
         return Ok(());
     }
     let body = json!({ "metadata": { "name": cx.node() }, "spec": {} });
-    match cx.submit(Op::Create { kind: KIND.name.into(), project: None, body }, "node").await {
+    match cx
+        .submit(
+            Op::Create {
+                kind: KIND.name.into(),
+                project: None,
+                body,
+            },
+            "node",
+        )
+        .await
+    {
         Ok(_) => Ok(()),
-        Err(Error { what: model::What::Exists, .. }) => Ok(()),
+        Err(Error {
+            what: model::What::Exists,
+            ..
+        }) => Ok(()),
         Err(e) => Err(e),
     }
 }
@@ -164,11 +179,21 @@ impl Controller for Register {
                 cx.set_status::<Node>(key, |status| {
                     let mut new = facts.0.clone();
                     new.state = NodeState::Online;
-                    new.since = status.since.filter(|_| status.boot_id == new.boot_id).or(Some(now));
+                    new.since = status
+                        .since
+                        .filter(|_| status.boot_id == new.boot_id)
+                        .or(Some(now));
                     new.observed_generation = status.observed_generation;
                     let mut conditions = status.conditions.clone();
                     for c in &facts.0.conditions {
-                        Condition::set(&mut conditions, &c.kind, c.status, &c.reason, &c.message, now);
+                        Condition::set(
+                            &mut conditions,
+                            &c.kind,
+                            c.status,
+                            &c.reason,
+                            &c.message,
+                            now,
+                        );
                     }
                     new.conditions = conditions;
                     *status = new;

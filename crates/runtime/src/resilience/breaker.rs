@@ -65,7 +65,10 @@ impl Breaker {
     }
 
     /// Calls, unless the breaker is open: then it fails at once with `Unavailable`.
-    pub async fn run<T, F: Future<Output = Result<T>>>(&self, call: impl FnOnce() -> F) -> Result<T> {
+    pub async fn run<T, F: Future<Output = Result<T>>>(
+        &self,
+        call: impl FnOnce() -> F,
+    ) -> Result<T> {
         self.enter()?;
         let result = call().await;
         // Only a dependency that does not answer counts; a refusal is an answer.
@@ -95,7 +98,11 @@ impl Breaker {
             None => Ok(()),
             Some(after) => Err(Error::new(
                 model::What::Unavailable(after),
-                format!("{} has failed again and again and is left alone for {} s", self.name, after.as_secs().max(1)),
+                format!(
+                    "{} has failed again and again and is left alone for {} s",
+                    self.name,
+                    after.as_secs().max(1)
+                ),
             )),
         }
     }
@@ -156,7 +163,11 @@ mod tests {
     use super::*;
 
     async fn fail(b: &Breaker) -> bool {
-        b.run(|| async { Err::<(), _>(Error::unavailable("dead")) }).await.unwrap_err().message == "dead"
+        b.run(|| async { Err::<(), _>(Error::unavailable("dead")) })
+            .await
+            .unwrap_err()
+            .message
+            == "dead"
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Trying again, with growing and jittered waits. Only for calls that may be repeated.
 
-use model::{Error, Result};
+use model::Result;
 use std::future::Future;
 use std::time::Duration;
 
@@ -17,13 +17,20 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry { tries: 3, base: Duration::from_secs(1), cap: Duration::from_secs(30) }
+        Retry {
+            tries: 3,
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(30),
+        }
     }
 }
 
 impl Retry {
     /// Calls until it succeeds, fails for good ([`Error::retryable`] is false) or the tries are used up.
-    pub async fn run<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> Result<T> {
+    pub async fn run<T, F: Future<Output = Result<T>>>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T> {
         let mut attempt = 1;
         loop {
             match call().await {
@@ -41,7 +48,10 @@ impl Retry {
 
     /// The wait after a failed attempt; `random` in 0..1 takes up to half of it away.
     pub fn wait(&self, attempt: u32, random: f64) -> Duration {
-        let full = self.base.saturating_mul(1 << (attempt - 1).min(16)).min(self.cap);
+        let full = self
+            .base
+            .saturating_mul(1 << (attempt - 1).min(16))
+            .min(self.cap);
         full.mul_f64(1.0 - 0.5 * random.clamp(0.0, 1.0))
     }
 }
@@ -49,6 +59,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Error;
 
     #[tokio::test(start_paused = true)]
     async fn tries_again_only_what_can_help() {

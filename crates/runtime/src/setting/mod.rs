@@ -5,7 +5,9 @@ mod flag;
 
 use crate::{Cx, Draft, Place, Subsystem, no_controllers, normal};
 pub use flag::in_rollout;
-use model::{Column, Condition, Error, Kind, Resource, Result, Scope, Verb, Violation, nearest, schema};
+use model::{
+    Column, Condition, Error, Kind, Resource, Result, Scope, Verb, Violation, nearest, schema,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,7 +38,10 @@ pub static KIND: Kind = Kind {
     ],
     actions: &[],
     streams: &[],
-    examples: &["dvctl setting list", "dvctl setting create log-level --value '\"debug\"'"],
+    examples: &[
+        "dvctl setting list",
+        "dvctl setting create log-level --value '\"debug\"'",
+    ],
 };
 
 /// The value of a setting.
@@ -85,8 +90,18 @@ pub struct Known {
 
 /// All settings of this version.
 pub static KNOWN: &[Known] = &[
-    Known { name: "log-level", doc: "How much is logged: a filter such as `info` or `info,compute=debug`. Changed live.", default: "\"info\"", flag: false },
-    Known { name: "task-history", doc: "How many seconds an ended task stays, 60 to 2592000.", default: "3600", flag: false },
+    Known {
+        name: "log-level",
+        doc: "How much is logged: a filter such as `info` or `info,compute=debug`. Changed live.",
+        default: "\"info\"",
+        flag: false,
+    },
+    Known {
+        name: "task-history",
+        doc: "How many seconds an ended task stays, 60 to 2592000.",
+        default: "3600",
+        flag: false,
+    },
 ];
 
 /// The kind `setting`.
@@ -117,15 +132,31 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
     let value = &draft.spec["value"];
     let same = std::mem::discriminant(&default) == std::mem::discriminant(value);
     if !same {
-        return Err(Error::field("spec.value", format!("{value} is not of the type of the default {default}")));
+        return Err(Error::field(
+            "spec.value",
+            format!("{value} is not of the type of the default {default}"),
+        ));
     }
-    if known.name == "task-history" && !value.as_u64().is_some_and(|n| (60..=2_592_000).contains(&n)) {
-        return Err(Error::field("spec.value", format!("{value} is not in 60 to 2592000")));
+    if known.name == "task-history"
+        && !value
+            .as_u64()
+            .is_some_and(|n| (60..=2_592_000).contains(&n))
+    {
+        return Err(Error::field(
+            "spec.value",
+            format!("{value} is not in 60 to 2592000"),
+        ));
     }
     if known.name == "log-level"
-        && let Err(e) = value.as_str().unwrap_or_default().parse::<tracing_subscriber::EnvFilter>()
+        && let Err(e) = value
+            .as_str()
+            .unwrap_or_default()
+            .parse::<tracing_subscriber::EnvFilter>()
     {
-        return Err(Error::field("spec.value", format!("{value} is not a filter: {e}")).hint("for example `info,compute=debug`"));
+        return Err(
+            Error::field("spec.value", format!("{value} is not a filter: {e}"))
+                .hint("for example `info,compute=debug`"),
+        );
     }
     Ok(())
 }
@@ -133,14 +164,21 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
 /// The value of a setting now: what is set, else its default.
 pub fn value(cx: &Cx, name: &str) -> Value {
     let default = || {
-        KNOWN.iter().find(|k| k.name == name).and_then(|k| serde_json::from_str(k.default).ok()).unwrap_or(Value::Null)
+        KNOWN
+            .iter()
+            .find(|k| k.name == name)
+            .and_then(|k| serde_json::from_str(k.default).ok())
+            .unwrap_or(Value::Null)
     };
-    cx.get::<Setting>(None, name).map_or_else(default, |s| s.spec.value.clone())
+    cx.get::<Setting>(None, name)
+        .map_or_else(default, |s| s.spec.value.clone())
 }
 
 /// Whether a flag holds for a subject. Anything unknown is off.
 pub fn flag(cx: &Cx, name: &str, user: &str, project: &str) -> bool {
-    let Some(setting) = cx.get::<Setting>(None, name) else { return false };
+    let Some(setting) = cx.get::<Setting>(None, name) else {
+        return false;
+    };
     let spec = &setting.spec;
     spec.value == Value::Bool(true)
         && (spec.users.iter().any(|u| u == user)

@@ -20,7 +20,11 @@ struct Open {
 
 impl Open {
     fn insert(&mut self, task: &Key, target: Key, deadline: i64) {
-        if self.tasks.insert(task.clone(), (target.clone(), deadline)).is_none() {
+        if self
+            .tasks
+            .insert(task.clone(), (target.clone(), deadline))
+            .is_none()
+        {
             self.by_target.entry(target).or_default().push(task.clone());
         }
     }
@@ -51,7 +55,9 @@ pub(super) async fn run(cx: Cx) {
             look(&cx, &mut open, &key).await;
         }
         let now = cx.clock().now().millis();
-        let sleep = open.next_deadline().map(|d| Duration::from_millis((d - now).clamp(0, 60_000) as u64 + 1));
+        let sleep = open
+            .next_deadline()
+            .map(|d| Duration::from_millis((d - now).clamp(0, 60_000) as u64 + 1));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(sleep.unwrap_or(Duration::from_secs(3600))) => {
@@ -107,36 +113,66 @@ enum Verdict {
 fn judge(cx: &Cx, task: &Arc<Obj<Task>>) -> Verdict {
     let spec = &task.spec;
     if spec.cancel {
-        return Verdict::Ended(TaskState::Cancelled, "CANCELLED", "cancelled; the object keeps what it was asked for".into());
+        return Verdict::Ended(
+            TaskState::Cancelled,
+            "CANCELLED",
+            "cancelled; the object keeps what it was asked for".into(),
+        );
     }
     let ended = |state, reason, message: &str| Verdict::Ended(state, reason, message.into());
     let Some(row) = cx.cache().row(&spec.target.kind, &key_of(&spec.target)) else {
         return ended(TaskState::Failed, "NOT_FOUND", "the object was deleted");
     };
     if row.uid != spec.target_uid {
-        return ended(TaskState::Failed, "NOT_FOUND", "the object was deleted and another one made under its name");
+        return ended(
+            TaskState::Failed,
+            "NOT_FOUND",
+            "the object was deleted and another one made under its name",
+        );
     }
     let Ok(object) = row.value() else {
         return ended(TaskState::Failed, "INTERNAL", "the object cannot be read");
     };
     if row.generation > spec.generation
-        && let Some(edit) = spec.edits.iter().find(|e| object["spec"][&e.field] != e.value && !masked(&e.value))
+        && let Some(edit) = spec
+            .edits
+            .iter()
+            .find(|e| object["spec"][&e.field] != e.value && !masked(&e.value))
     {
-        return Verdict::Ended(TaskState::Superseded, "SUPERSEDED", format!("`{}` was changed again", edit.field));
+        return Verdict::Ended(
+            TaskState::Superseded,
+            "SUPERSEDED",
+            format!("`{}` was changed again", edit.field),
+        );
     }
     let verb = spec.action.rsplit('.').next().unwrap_or_default();
-    let run = cx.registry().get(&spec.target.kind).and_then(|d| d.subsystem.run(verb));
+    let run = cx
+        .registry()
+        .get(&spec.target.kind)
+        .and_then(|d| d.subsystem.run(verb));
     let Some(Run::Intent { until, .. }) = run else {
-        return ended(TaskState::Failed, "NOT_FOUND", "this version has no such action");
+        return ended(
+            TaskState::Failed,
+            "NOT_FOUND",
+            "this version has no such action",
+        );
     };
-    let observed = object["status"]["observed_generation"].as_u64().unwrap_or(0);
-    let verdict = if observed >= spec.generation { until(&object) } else { Until::Waiting("the controller to look".into()) };
+    let observed = object["status"]["observed_generation"]
+        .as_u64()
+        .unwrap_or(0);
+    let verdict = if observed >= spec.generation {
+        until(&object)
+    } else {
+        Until::Waiting("the controller to look".into())
+    };
     match verdict {
         Until::Done => ended(TaskState::Succeeded, "", ""),
         Until::Failed(why) => Verdict::Ended(TaskState::Failed, "FAILED", why),
-        Until::Waiting(_) if cx.clock().now() >= spec.deadline => {
-            Verdict::Ended(TaskState::Failed, "DEADLINE", format!("not done in time: {}", waiting_for(&object)))
-        }
+        Until::Waiting(_) if cx.clock().now() >= spec.deadline => Verdict::Ended(
+            TaskState::Failed,
+            "DEADLINE",
+            format!("not done in time: {}", waiting_for(&object)),
+        ),
         Until::Waiting(what) => {
             let why = waiting_for(&object);
             Verdict::Waiting(if why.is_empty() { what } else { why })
@@ -153,9 +189,16 @@ fn masked(value: &Value) -> bool {
 fn waiting_for(object: &Value) -> String {
     let conditions = object["status"]["conditions"].as_array();
     let message = |kind: &str, status: &str| {
-        conditions.into_iter().flatten().find(|c| c["type"] == kind && c["status"] == status).and_then(|c| c["message"].as_str())
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == kind && c["status"] == status)
+            .and_then(|c| c["message"].as_str())
     };
-    message("Reconciled", "false").or_else(|| message("Waiting", "true")).unwrap_or_default().to_owned()
+    message("Reconciled", "false")
+        .or_else(|| message("Waiting", "true"))
+        .unwrap_or_default()
+        .to_owned()
 }
 
 async fn write(cx: &Cx, key: &Key, task: &Obj<Task>, verdict: &Verdict) -> model::Result<()> {
@@ -174,30 +217,63 @@ async fn write(cx: &Cx, key: &Key, task: &Obj<Task>, verdict: &Verdict) -> model
                     status.message = message.clone();
                     status.started.get_or_insert(now);
                     status.finished = Some(now);
-                    status.progress = if *state == TaskState::Succeeded { 100 } else { status.progress };
+                    status.progress = if *state == TaskState::Succeeded {
+                        100
+                    } else {
+                        status.progress
+                    };
                 }
             }
         })
         .await?;
     if let (true, Verdict::Ended(state, _, message)) = (changed, verdict) {
-        announce(cx, &task.spec.target, &task.spec.action, *state, message, &task.spec.request_id).await;
+        announce(
+            cx,
+            &task.spec.target,
+            &task.spec.action,
+            *state,
+            message,
+            &task.spec.request_id,
+        )
+        .await;
     }
     Ok(())
 }
 
 /// The event at the end of a task: `vm.started`, or `vm.start-failed`.
-pub(super) async fn announce(cx: &Cx, target: &ObjectRef, action: &str, state: TaskState, message: &str, request_id: &str) {
+pub(super) async fn announce(
+    cx: &Cx,
+    target: &ObjectRef,
+    action: &str,
+    state: TaskState,
+    message: &str,
+    request_id: &str,
+) {
     let verb = action.rsplit('.').next().unwrap_or_default();
-    let declared = cx.registry().get(&target.kind).and_then(|d| d.kind().action(verb));
+    let declared = cx
+        .registry()
+        .get(&target.kind)
+        .and_then(|d| d.kind().action(verb));
     let (event, severity) = match state {
-        TaskState::Succeeded => {
-            (format!("{}.{}", target.kind, declared.map_or(verb, |a| a.event)), Severity::Info)
-        }
-        TaskState::Cancelled | TaskState::Superseded => {
-            (format!("{}.{verb}-{}", target.kind, state.word()), Severity::Info)
-        }
+        TaskState::Succeeded => (
+            format!("{}.{}", target.kind, declared.map_or(verb, |a| a.event)),
+            Severity::Info,
+        ),
+        TaskState::Cancelled | TaskState::Superseded => (
+            format!("{}.{verb}-{}", target.kind, state.word()),
+            Severity::Info,
+        ),
         _ => (format!("{}.{verb}-failed", target.kind), Severity::Warning),
     };
     let now = cx.clock().now();
-    cx.events().record(now, target, &event, message, severity, Some(request_id.to_owned())).await;
+    cx.events()
+        .record(
+            now,
+            target,
+            &event,
+            message,
+            severity,
+            Some(request_id.to_owned()),
+        )
+        .await;
 }

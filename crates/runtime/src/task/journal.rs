@@ -19,7 +19,10 @@ pub struct Undo {
 impl Undo {
     /// A call of this undo with its arguments.
     pub fn with(&self, args: &impl Serialize) -> UndoCall {
-        UndoCall { name: self.name.into(), args: serde_json::to_value(args).unwrap_or(Value::Null) }
+        UndoCall {
+            name: self.name.into(),
+            args: serde_json::to_value(args).unwrap_or(Value::Null),
+        }
     }
 }
 
@@ -45,7 +48,11 @@ pub(super) enum Entry {
     /// From here on only forward.
     PointOfNoReturn,
     /// The procedure is being undone, and why.
-    Unwinding { cancelled: bool, code: String, message: String },
+    Unwinding {
+        cancelled: bool,
+        code: String,
+        message: String,
+    },
     /// The undo of a step has run.
     Undone { step: String, error: Option<String> },
 }
@@ -63,7 +70,11 @@ fn prefix(uid: Uid) -> String {
 
 impl Journal {
     pub(super) async fn read(cx: &Cx, uid: Uid) -> Result<Journal> {
-        let listing = cx.store().list(&Prefix::new(prefix(uid)), Page::ALL).await.map_err(store_error)?;
+        let listing = cx
+            .store()
+            .list(&Prefix::new(prefix(uid)), Page::ALL)
+            .await
+            .map_err(store_error)?;
         let entries = listing
             .entries
             .iter()
@@ -76,8 +87,12 @@ impl Journal {
     /// Appends an entry durably.
     pub(super) async fn append(&mut self, cx: &Cx, entry: Entry) -> Result<()> {
         let key = Key::new(format!("{}{:06}", prefix(self.uid), self.entries.len()));
-        let bytes = serde_json::to_vec(&entry).map_err(|e| Error::internal("journal entry").because(e))?;
-        cx.store().commit(Txn::new().create(key, bytes)).await.map_err(store_error)?;
+        let bytes =
+            serde_json::to_vec(&entry).map_err(|e| Error::internal("journal entry").because(e))?;
+        cx.store()
+            .commit(Txn::new().create(key, bytes))
+            .await
+            .map_err(store_error)?;
         self.entries.push(entry);
         Ok(())
     }
@@ -96,7 +111,9 @@ impl Journal {
         for entry in &self.entries {
             match entry {
                 Entry::Begun { step: s, .. } if s == step => open = true,
-                Entry::Done { step: s, .. } | Entry::Failed { step: s } if s == step => open = false,
+                Entry::Done { step: s, .. } | Entry::Failed { step: s } if s == step => {
+                    open = false
+                }
                 _ => {}
             }
         }
@@ -105,7 +122,9 @@ impl Journal {
 
     /// Whether any undoable step is open.
     pub(super) fn any_open(&self) -> bool {
-        self.entries.iter().any(|e| matches!(e, Entry::Begun { step, .. } if self.open_step(step)))
+        self.entries
+            .iter()
+            .any(|e| matches!(e, Entry::Begun { step, .. } if self.open_step(step)))
     }
 
     pub(super) fn committed(&self) -> bool {
@@ -114,7 +133,11 @@ impl Journal {
 
     pub(super) fn unwinding(&self) -> Option<(bool, String, String)> {
         self.entries.iter().find_map(|e| match e {
-            Entry::Unwinding { cancelled, code, message } => Some((*cancelled, code.clone(), message.clone())),
+            Entry::Unwinding {
+                cancelled,
+                code,
+                message,
+            } => Some((*cancelled, code.clone(), message.clone())),
             _ => None,
         })
     }
@@ -126,7 +149,10 @@ impl Journal {
             if let Entry::Begun { step, undo } = entry
                 && self.done(step).is_some()
                 && !out.iter().any(|(s, _)| s == step)
-                && !self.entries.iter().any(|e| matches!(e, Entry::Undone { step: s, .. } if s == step))
+                && !self
+                    .entries
+                    .iter()
+                    .any(|e| matches!(e, Entry::Undone { step: s, .. } if s == step))
             {
                 out.push((step.clone(), undo.clone()));
             }
@@ -137,15 +163,24 @@ impl Journal {
 
     /// How many undos there were and how many of them failed.
     pub(super) fn undone(&self) -> (usize, usize) {
-        let all = self.entries.iter().filter(|e| matches!(e, Entry::Undone { .. })).count();
-        let failed = self.entries.iter().filter(|e| matches!(e, Entry::Undone { error: Some(_), .. })).count();
+        let all = self
+            .entries
+            .iter()
+            .filter(|e| matches!(e, Entry::Undone { .. }))
+            .count();
+        let failed = self
+            .entries
+            .iter()
+            .filter(|e| matches!(e, Entry::Undone { error: Some(_), .. }))
+            .count();
         (all, failed)
     }
 
     /// Deletes the journal of an ended task.
     pub(super) async fn forget(&self, cx: &Cx) -> Result<()> {
-        let keys: Vec<Key> =
-            (0..self.entries.len()).map(|n| Key::new(format!("{}{n:06}", prefix(self.uid)))).collect();
+        let keys: Vec<Key> = (0..self.entries.len())
+            .map(|n| Key::new(format!("{}{n:06}", prefix(self.uid))))
+            .collect();
         for chunk in keys.chunks(store::MAX_WRITES) {
             let txn = chunk.iter().cloned().fold(Txn::new(), Txn::delete);
             cx.store().commit(txn).await.map_err(store_error)?;

@@ -38,7 +38,10 @@ pub struct TaskLogs {
 impl TaskLogs {
     /// Over a log.
     pub fn new(log: Arc<dyn LineLog>) -> TaskLogs {
-        TaskLogs { log, live: broadcast::channel(1024).0 }
+        TaskLogs {
+            log,
+            live: broadcast::channel(1024).0,
+        }
     }
 
     /// In memory: for tests.
@@ -48,7 +51,8 @@ impl TaskLogs {
 
     /// The logs of this process.
     pub fn of(cx: &Cx) -> TaskLogs {
-        cx.try_part::<TaskLogs>().map_or_else(TaskLogs::in_memory, |l| (*l).clone())
+        cx.try_part::<TaskLogs>()
+            .map_or_else(TaskLogs::in_memory, |l| (*l).clone())
     }
 
     pub(super) async fn append(&self, task: Uid, time: Timestamp, text: String) {
@@ -75,7 +79,13 @@ impl LineLog for Memory {
         Box::pin(async {})
     }
     fn read(&self, task: Uid) -> BoxFuture<'_, Vec<Line>> {
-        let lines = self.0.lock().iter().filter(|l| l.task == task).cloned().collect();
+        let lines = self
+            .0
+            .lock()
+            .iter()
+            .filter(|l| l.task == task)
+            .cloned()
+            .collect();
         Box::pin(async move { lines })
     }
 }
@@ -94,7 +104,9 @@ pub(super) fn open(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'s
         let mut deltas = cx.cache().subscribe();
         let mut sent = 0;
         loop {
-            let ended = cx.get_key::<Task>(&key).is_none_or(|t| t.status.as_ref().is_some_and(|s| s.state.ended()));
+            let ended = cx
+                .get_key::<Task>(&key)
+                .is_none_or(|t| t.status.as_ref().is_some_and(|s| s.state.ended()));
             let lines = logs.log.read(uid).await;
             for line in lines.iter().skip(sent) {
                 io.data(format!("{} {}\n", line.time, line.text)).await?;
@@ -131,14 +143,21 @@ pub(super) async fn sweep(cx: Cx) {
         }
         let now = cx.clock().now();
         for task in cx.list::<Task>(None) {
-            let old = task.status.as_ref().and_then(|s| s.finished).is_some_and(|at| now.since(at) > Duration::from_secs(3600));
+            let old = task
+                .status
+                .as_ref()
+                .and_then(|s| s.finished)
+                .is_some_and(|at| now.since(at) > Duration::from_secs(3600));
             if old {
                 let target = model::ObjectRef {
                     kind: KIND.name.into(),
                     project: task.metadata.project.as_ref().map(ToString::to_string),
                     name: task.metadata.name.to_string(),
                 };
-                let op = crate::Op::Delete { target, keep: Vec::new() };
+                let op = crate::Op::Delete {
+                    target,
+                    keep: Vec::new(),
+                };
                 if let Err(error) = cx.submit(op, "old tasks").await {
                     tracing::warn!(task = %task.metadata.name, ?error, "old task stays");
                 }
@@ -149,4 +168,3 @@ pub(super) async fn sweep(cx: Cx) {
         }
     }
 }
-

@@ -30,7 +30,13 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     place: Place::Api,
     normal: normal::<Task>,
     admit,
-    runs: &[("cancel", Run::Intent { edit: cancel, until: |_| Until::Done })],
+    runs: &[(
+        "cancel",
+        Run::Intent {
+            edit: cancel,
+            until: |_| Until::Done,
+        },
+    )],
     undos: &[],
     streams: &[("log", log::open)],
     finalizes: false,
@@ -47,7 +53,8 @@ pub(crate) fn start(cx: &Cx) {
 
 fn admit(draft: &mut Draft<'_>) -> Result<()> {
     match draft.creating() {
-        true => Err(Error::refused("tasks are made by actions").hint("run an action: `dvctl KIND VERB NAME`")),
+        true => Err(Error::refused("tasks are made by actions")
+            .hint("run an action: `dvctl KIND VERB NAME`")),
         false => Ok(()),
     }
 }
@@ -55,11 +62,11 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
 fn cancel(draft: &mut Draft<'_>, _: &Value) -> Result<()> {
     let status: TaskStatus = draft.status::<Task>();
     if status.state.ended() {
-        return Err(Error::refused(format!("the task has ended: {}", status.state.word())));
+        return Err(Error::refused(format!(
+            "the task has ended: {}",
+            status.state.word()
+        )));
     }
     draft.spec["cancel"] = Value::Bool(true);
     Ok(())
 }
-
-/// Runs one procedure of a registry to its end in this process: for laws and tests.
-pub(crate) use runner::run_one;

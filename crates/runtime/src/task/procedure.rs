@@ -41,7 +41,16 @@ pub(super) struct Shared {
 pub struct Proc(pub(super) Arc<Shared>);
 
 impl Proc {
-    pub(super) fn new(cx: Cx, key: Key, uid: Uid, name: String, spec: TaskSpec, journal: Journal, token: CancellationToken, logs: TaskLogs) -> Proc {
+    pub(super) fn new(
+        cx: Cx,
+        key: Key,
+        uid: Uid,
+        name: String,
+        spec: TaskSpec,
+        journal: Journal,
+        token: CancellationToken,
+        logs: TaskLogs,
+    ) -> Proc {
         Proc(Arc::new(Shared {
             cx,
             key,
@@ -90,7 +99,8 @@ impl Proc {
 
     /// Its parameters.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_value(self.0.spec.params.clone()).map_err(|e| Error::field("params", e.to_string()))
+        serde_json::from_value(self.0.spec.params.clone())
+            .map_err(|e| Error::field("params", e.to_string()))
     }
 
     /// Cancelled when the task is cancelled or the process ends; long steps watch it and clean up.
@@ -109,7 +119,12 @@ impl Proc {
 
     /// Runs a step that is undone when the task fails or is cancelled later. The undo is journalled first; a step that
     /// fails has cleaned up after itself.
-    pub async fn undoable<T, F>(&self, name: impl Into<String>, undo: UndoCall, work: impl FnOnce() -> F) -> Result<T>
+    pub async fn undoable<T, F>(
+        &self,
+        name: impl Into<String>,
+        undo: UndoCall,
+        work: impl FnOnce() -> F,
+    ) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T>>,
@@ -117,19 +132,30 @@ impl Proc {
         self.run(name.into(), Some(undo), work).await
     }
 
-    async fn run<T, F>(&self, name: String, undo: Option<UndoCall>, work: impl FnOnce() -> F) -> Result<T>
+    async fn run<T, F>(
+        &self,
+        name: String,
+        undo: Option<UndoCall>,
+        work: impl FnOnce() -> F,
+    ) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T>>,
     {
         if !self.0.seen.lock().insert(name.clone()) {
-            return Err(Error::internal(format!("procedure {} has two steps `{name}`", self.0.spec.action)));
+            return Err(Error::internal(format!(
+                "procedure {} has two steps `{name}`",
+                self.0.spec.action
+            )));
         }
         {
             let mut journal = self.0.journal.lock().await;
             if let Some(result) = journal.done(&name) {
                 return serde_json::from_value(result.clone()).map_err(|e| {
-                    Error::internal(format!("journal of step `{name}` no longer fits its procedure")).because(e)
+                    Error::internal(format!(
+                        "journal of step `{name}` no longer fits its procedure"
+                    ))
+                    .because(e)
                 });
             }
             let open = journal.open_step(&name);
@@ -139,7 +165,15 @@ impl Proc {
                 return Err(cancelled());
             }
             if let (Some(undo), false) = (&undo, open) {
-                journal.append(&self.0.cx, Entry::Begun { step: name.clone(), undo: undo.clone() }).await?;
+                journal
+                    .append(
+                        &self.0.cx,
+                        Entry::Begun {
+                            step: name.clone(),
+                            undo: undo.clone(),
+                        },
+                    )
+                    .await?;
             }
         }
         self.show_step(&name).await;
@@ -148,13 +182,23 @@ impl Proc {
                 let value = serde_json::to_value(&result)
                     .map_err(|e| Error::internal(format!("result of step `{name}`")).because(e))?;
                 let mut journal = self.0.journal.lock().await;
-                journal.append(&self.0.cx, Entry::Done { step: name, result: value }).await?;
+                journal
+                    .append(
+                        &self.0.cx,
+                        Entry::Done {
+                            step: name,
+                            result: value,
+                        },
+                    )
+                    .await?;
                 Ok(result)
             }
             Err(error) => {
                 if undo.is_some() && !self.0.cx.shutdown().is_cancelled() {
                     let mut journal = self.0.journal.lock().await;
-                    journal.append(&self.0.cx, Entry::Failed { step: name }).await?;
+                    journal
+                        .append(&self.0.cx, Entry::Failed { step: name })
+                        .await?;
                 }
                 Err(error)
             }
@@ -204,12 +248,18 @@ impl Proc {
     pub async fn log(&self, line: impl Into<String>) {
         let line = line.into();
         tracing::info!(task = %self.0.name, request_id = %self.0.spec.request_id, line = %line, "task log");
-        self.0.logs.append(self.0.uid, self.0.cx.clock().now(), line).await;
+        self.0
+            .logs
+            .append(self.0.uid, self.0.cx.clock().now(), line)
+            .await;
     }
 
     async fn show_step(&self, name: &str) {
         self.log(format!("step: {name}")).await;
-        let update = self.0.cx.set_status::<Task>(&self.0.key, |status| status.step = name.to_owned());
+        let update = self
+            .0
+            .cx
+            .set_status::<Task>(&self.0.key, |status| status.step = name.to_owned());
         if let Err(error) = update.await {
             tracing::debug!(task = %self.0.name, ?error, "step not stored");
         }

@@ -31,7 +31,9 @@ pub(super) async fn run(cx: Cx) {
     let mut due = open_tasks(&cx);
     loop {
         for key in due.drain(..) {
-            let Some(task) = cx.get_key::<Task>(&key) else { continue };
+            let Some(task) = cx.get_key::<Task>(&key) else {
+                continue;
+            };
             if !mine(&cx, &task) {
                 continue;
             }
@@ -86,12 +88,16 @@ fn open_tasks(cx: &Cx) -> Vec<Key> {
 
 /// Whether a task is an open procedure of this place.
 fn mine(cx: &Cx, task: &Obj<Task>) -> bool {
-    task.spec.procedure && cx.runs(task.spec.place) && !task.status.as_ref().is_some_and(|s| s.state.ended())
+    task.spec.procedure
+        && cx.runs(task.spec.place)
+        && !task.status.as_ref().is_some_and(|s| s.state.ended())
 }
 
 /// Runs or resumes one procedure until it ends or this process does.
 pub(crate) async fn run_one(cx: &Cx, key: &Key, token: CancellationToken) {
-    let Some(task) = cx.get_key::<Task>(key) else { return };
+    let Some(task) = cx.get_key::<Task>(key) else {
+        return;
+    };
     if let Err(error) = drive(cx, key, &task, token).await {
         // The journal is as it was: the same step is tried again.
         tracing::warn!(task = %task.metadata.name, ?error, "procedure cannot go on now");
@@ -102,9 +108,15 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
     let uid = task.metadata.uid;
     let name = task.metadata.name.to_string();
     let verb = task.spec.action.rsplit('.').next().unwrap_or_default();
-    let run = cx.registry().get(&task.spec.target.kind).and_then(|d| d.subsystem.run(verb));
+    let run = cx
+        .registry()
+        .get(&task.spec.target.kind)
+        .and_then(|d| d.subsystem.run(verb));
     let Some(Run::Procedure(function)) = run else {
-        let error = Error::not_found(format!("this version has no procedure {}", task.spec.action));
+        let error = Error::not_found(format!(
+            "this version has no procedure {}",
+            task.spec.action
+        ));
         return finish(cx, key, task, TaskState::Failed, Err(error)).await;
     };
     let now = cx.clock().now();
@@ -122,7 +134,16 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
     let begun = !journal.entries.is_empty();
     let unwinding = journal.unwinding();
     if let Some((cancelled, code, message)) = unwinding {
-        let proc = Proc::new(cx.clone(), key.clone(), uid, name, task.spec.clone(), journal, token, logs);
+        let proc = Proc::new(
+            cx.clone(),
+            key.clone(),
+            uid,
+            name,
+            task.spec.clone(),
+            journal,
+            token,
+            logs,
+        );
         return unwind(cx, key, task, &proc, cancelled, code, message).await;
     }
     if begun {
@@ -135,12 +156,31 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
             Some(journal) => journal,
             None => Journal::read(cx, uid).await?,
         };
-        let proc = Proc::new(cx.clone(), key.clone(), uid, name.clone(), task.spec.clone(), before, token.clone(), logs.clone());
+        let proc = Proc::new(
+            cx.clone(),
+            key.clone(),
+            uid,
+            name.clone(),
+            task.spec.clone(),
+            before,
+            token.clone(),
+            logs.clone(),
+        );
         let left = task.spec.deadline.since(cx.clock().now());
-        let ended = tokio::time::timeout(left, AssertUnwindSafe(function(proc.clone())).catch_unwind()).await;
+        let ended = tokio::time::timeout(
+            left,
+            AssertUnwindSafe(function(proc.clone())).catch_unwind(),
+        )
+        .await;
         let (result, timed_out) = match ended {
             Ok(Ok(result)) => (result, false),
-            Ok(Err(_)) => (Err(Error::internal(format!("procedure {} panicked", task.spec.action))), false),
+            Ok(Err(_)) => (
+                Err(Error::internal(format!(
+                    "procedure {} panicked",
+                    task.spec.action
+                ))),
+                false,
+            ),
             Err(_) => (Err(Error::refused("not done in time")), true),
         };
         if cx.shutdown().is_cancelled() {
@@ -153,10 +193,14 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
         let committed = proc.0.journal.lock().await.committed();
         if committed {
             tries += 1;
-            proc.log(format!("failed behind the point of no return, try {tries}: {error}")).await;
+            proc.log(format!(
+                "failed behind the point of no return, try {tries}: {error}"
+            ))
+            .await;
             let wait = Duration::from_millis(200) * 2u32.pow(tries.min(8));
+            let stop = cx.shutdown();
             tokio::select! {
-                () = cx.shutdown().cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
             if tries >= TRIES && timed_out {
@@ -171,16 +215,47 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
             tries += 1;
             continue;
         }
-        let code = if timed_out { "DEADLINE" } else if cancelled { "CANCELLED" } else { error.code() };
-        proc.log(format!("{}: {error}", if cancelled { "cancelled" } else { "failed" })).await;
-        let entry = Entry::Unwinding { cancelled, code: code.into(), message: error.to_string() };
+        let code = if timed_out {
+            "DEADLINE"
+        } else if cancelled {
+            "CANCELLED"
+        } else {
+            error.code()
+        };
+        proc.log(format!(
+            "{}: {error}",
+            if cancelled { "cancelled" } else { "failed" }
+        ))
+        .await;
+        let entry = Entry::Unwinding {
+            cancelled,
+            code: code.into(),
+            message: error.to_string(),
+        };
         proc.0.journal.lock().await.append(cx, entry).await?;
-        return unwind(cx, key, task, &proc, cancelled, code.into(), error.to_string()).await;
+        return unwind(
+            cx,
+            key,
+            task,
+            &proc,
+            cancelled,
+            code.into(),
+            error.to_string(),
+        )
+        .await;
     }
 }
 
 /// Runs the undos backwards, then ends the task.
-async fn unwind(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, proc: &Proc, cancelled: bool, code: String, message: String) -> Result<()> {
+async fn unwind(
+    cx: &Cx,
+    key: &Key,
+    task: &Arc<Obj<Task>>,
+    proc: &Proc,
+    cancelled: bool,
+    code: String,
+    message: String,
+) -> Result<()> {
     let to_undo = proc.0.journal.lock().await.to_undo();
     if !to_undo.is_empty() {
         cx.set_status::<Task>(key, |s| {
@@ -190,8 +265,15 @@ async fn unwind(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, proc: &Proc, cancelle
         .await?;
     }
     for (step, call) in to_undo {
-        let undo = cx.registry().iter().flat_map(|d| d.subsystem.undos).find(|u| u.name == call.name);
-        let mut outcome = Err(Error::internal(format!("this version has no undo `{}`", call.name)));
+        let undo = cx
+            .registry()
+            .iter()
+            .flat_map(|d| d.subsystem.undos)
+            .find(|u| u.name == call.name);
+        let mut outcome = Err(Error::internal(format!(
+            "this version has no undo `{}`",
+            call.name
+        )));
         if let Some(undo) = undo {
             for attempt in 1..=TRIES {
                 proc.log(format!("undo: {step}")).await;
@@ -209,7 +291,12 @@ async fn unwind(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, proc: &Proc, cancelle
         if let Some(error) = &error {
             proc.log(format!("undo of {step} failed: {error}")).await;
         }
-        proc.0.journal.lock().await.append(cx, Entry::Undone { step, error }).await?;
+        proc.0
+            .journal
+            .lock()
+            .await
+            .append(cx, Entry::Undone { step, error })
+            .await?;
     }
     let (all, failed) = proc.0.journal.lock().await.undone();
     let state = match (all, failed) {
@@ -223,19 +310,40 @@ async fn unwind(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, proc: &Proc, cancelle
     finish_with(cx, key, task, state, Err(error), &code).await
 }
 
-async fn finish(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, state: TaskState, result: Result<Value>) -> Result<()> {
+async fn finish(
+    cx: &Cx,
+    key: &Key,
+    task: &Arc<Obj<Task>>,
+    state: TaskState,
+    result: Result<Value>,
+) -> Result<()> {
     let code = result.as_ref().err().map(|e| e.code()).unwrap_or_default();
     finish_with(cx, key, task, state, result, code).await
 }
 
 /// Ends a task: its state, and the claims on its target, in one transaction.
-async fn finish_with(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, state: TaskState, result: Result<Value>, code: &str) -> Result<()> {
-    let message = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+async fn finish_with(
+    cx: &Cx,
+    key: &Key,
+    task: &Arc<Obj<Task>>,
+    state: TaskState,
+    result: Result<Value>,
+    code: &str,
+) -> Result<()> {
+    let message = result
+        .as_ref()
+        .err()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let target_key = key_of(&task.spec.target);
     loop {
-        let Some(entry) = cx.store().get(key).await.map_err(store_error)? else { return Ok(()) };
-        let mut object: Value = serde_json::from_slice(&entry.value).map_err(|e| Error::internal("stored task").because(e))?;
-        let mut status: super::TaskStatus = serde_json::from_value(object["status"].clone()).unwrap_or_default();
+        let Some(entry) = cx.store().get(key).await.map_err(store_error)? else {
+            return Ok(());
+        };
+        let mut object: Value = serde_json::from_slice(&entry.value)
+            .map_err(|e| Error::internal("stored task").because(e))?;
+        let mut status: super::TaskStatus =
+            serde_json::from_value(object["status"].clone()).unwrap_or_default();
         if status.state.ended() {
             return Ok(());
         }
@@ -248,11 +356,12 @@ async fn finish_with(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, state: TaskState
             status.result = result.clone();
             status.progress = 100;
         }
-        object["status"] = serde_json::to_value(status).map_err(|e| Error::internal("task status").because(e))?;
+        object["status"] =
+            serde_json::to_value(status).map_err(|e| Error::internal("task status").because(e))?;
         let mut txn = Txn::new().replace(key.clone(), entry.modified, to_bytes(&object)?);
         if let Some(target) = cx.store().get(&target_key).await.map_err(store_error)? {
-            let mut object: Value =
-                serde_json::from_slice(&target.value).map_err(|e| Error::internal("stored target").because(e))?;
+            let mut object: Value = serde_json::from_slice(&target.value)
+                .map_err(|e| Error::internal("stored target").because(e))?;
             let claims = object["metadata"]["claims"].as_array_mut();
             let before = claims.as_ref().map_or(0, |c| c.len());
             if let Some(claims) = claims {
@@ -271,6 +380,14 @@ async fn finish_with(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, state: TaskState
             Err(e) => return Err(store_error(e)),
         }
     }
-    announce(cx, &task.spec.target, &task.spec.action, state, &message, &task.spec.request_id).await;
+    announce(
+        cx,
+        &task.spec.target,
+        &task.spec.action,
+        state,
+        &message,
+        &task.spec.request_id,
+    )
+    .await;
     Journal::read(cx, task.metadata.uid).await?.forget(cx).await
 }

@@ -1,7 +1,10 @@
 //! What a task is made of.
 
 use crate::Place;
-use model::{Action, Column, Condition, Danger, Kind, ObjectRef, Resource, Scope, StreamKind, Timestamp, Uid, Unit, Verb, Way, WorkStyle, schema};
+use model::{
+    Action, Column, Condition, Danger, Kind, ObjectRef, Resource, Scope, StreamKind, Timestamp,
+    Uid, Unit, Verb, Way, WorkStyle, schema,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,7 +58,11 @@ pub static KIND: Kind = Kind {
         ticketed: false,
         input: schema::empty,
     }],
-    examples: &["dvctl task list", "dvctl task log import-debian-12-3f9a01c2", "dvctl task wait start-web1-3f9a01c2"],
+    examples: &[
+        "dvctl task list",
+        "dvctl task log import-debian-12-3f9a01c2",
+        "dvctl task wait start-web1-3f9a01c2",
+    ],
 };
 
 /// What a task is to do.
@@ -132,7 +139,10 @@ pub enum TaskState {
 impl TaskState {
     /// Whether it has ended.
     pub fn ended(self) -> bool {
-        !matches!(self, TaskState::Pending | TaskState::Running | TaskState::RollingBack)
+        !matches!(
+            self,
+            TaskState::Pending | TaskState::Running | TaskState::RollingBack
+        )
     }
 
     /// As it is written.

@@ -1,0 +1,5 @@
+//! The spine over the memory store, with a demo kind: one folder's worth of declaration, nothing else.
+
+mod demo;
+mod life_of_an_object;
+mod procedures;
