@@ -11,7 +11,9 @@ mod key;
 mod leases;
 pub mod memory;
 mod rules;
+pub mod seal;
 pub mod sqlite;
+pub mod streams;
 mod txn;
 
 pub use clock::Clock;
