@@ -11,8 +11,9 @@ use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
 use serde_json::{Value, json};
 use store::{Expect, Key, Revision, StoreError, Txn};
 
-/// How often a request that lost a race runs again before it gives up.
-pub(super) const RACES: usize = 20;
+/// How often a request that lost a race runs again before it gives up. Of N that allocate from one space at once, the
+/// last one loses up to N times.
+pub(super) const RACES: usize = 200;
 
 /// What is stored now.
 pub(super) struct Stored {
