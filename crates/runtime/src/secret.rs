@@ -15,6 +15,18 @@ pub trait Seal: Send + Sync {
     fn open(&self, context: &str, sealed: &str) -> Result<String>;
 }
 
+/// The store's key file.
+impl Seal for store::seal::Sealer {
+    fn seal(&self, context: &str, plain: &str) -> Result<String> {
+        store::seal::Sealer::seal(self, context, plain.as_bytes())
+            .map_err(|e| Error::internal("a secret could not be sealed").because(e))
+    }
+    fn open(&self, context: &str, sealed: &str) -> Result<String> {
+        let plain = self.unseal(context, sealed).map_err(|e| Error::internal("a secret could not be opened").because(e))?;
+        String::from_utf8(plain).map_err(|e| Error::internal("a secret is not text").because(e))
+    }
+}
+
 /// Refuses secrets: for programs that have no key.
 #[derive(Debug, Default)]
 pub struct NoSeal;

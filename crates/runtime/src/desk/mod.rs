@@ -3,6 +3,7 @@
 mod act;
 mod body;
 mod delete;
+mod explain;
 mod idempotent;
 mod watch;
 mod write;

@@ -8,6 +8,7 @@
 //! An intent's task only waits for its object. A procedure's task runs a journalled function; after a crash the same
 //! function runs again and finished steps answer from the journal.
 
+mod file;
 mod intent;
 mod journal;
 mod log;
@@ -15,6 +16,7 @@ mod procedure;
 mod runner;
 mod types;
 
+pub use file::FileLines;
 pub use journal::{Undo, UndoCall};
 pub use log::{Line, LineLog, TaskLogs};
 pub use procedure::Proc;

@@ -2,6 +2,10 @@
 //!
 //! A stream, not a resource: written at the api, kept in files, followed live. An agent hands its events over its link.
 
+mod file;
+
+pub use file::FileLog;
+
 use futures::future::BoxFuture;
 use model::{ObjectRef, Timestamp};
 use parking_lot::Mutex;
