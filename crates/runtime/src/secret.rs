@@ -22,7 +22,9 @@ impl Seal for store::seal::Sealer {
             .map_err(|e| Error::internal("a secret could not be sealed").because(e))
     }
     fn open(&self, context: &str, sealed: &str) -> Result<String> {
-        let plain = self.unseal(context, sealed).map_err(|e| Error::internal("a secret could not be opened").because(e))?;
+        let plain = self
+            .unseal(context, sealed)
+            .map_err(|e| Error::internal("a secret could not be opened").because(e))?;
         String::from_utf8(plain).map_err(|e| Error::internal("a secret is not text").because(e))
     }
 }

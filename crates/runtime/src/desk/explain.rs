@@ -14,21 +14,39 @@ impl Desk {
             return Err(Error::internal("only an object is explained"));
         };
         let key = key_of(target);
-        let row = self.cx.cache().row(&target.kind, &key).ok_or_else(|| self.no_such(target))?;
+        let row = self
+            .cx
+            .cache()
+            .row(&target.kind, &key)
+            .ok_or_else(|| self.no_such(target))?;
         let object = row.value()?;
         let conditions = object["status"]["conditions"].clone();
         let holds = |kind: &str, status: &str| {
-            conditions.as_array().into_iter().flatten().find(|c| c["type"] == kind && c["status"] == status).cloned()
+            conditions
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|c| c["type"] == kind && c["status"] == status)
+                .cloned()
         };
-        let observed = object["status"]["observed_generation"].as_u64().unwrap_or(0);
+        let observed = object["status"]["observed_generation"]
+            .as_u64()
+            .unwrap_or(0);
         let verdict = match (holds("Reconciled", "false"), holds("Waiting", "true")) {
             _ if row.deleting => "is being deleted".to_owned(),
             (Some(c), _) => format!("fails: {}", c["message"].as_str().unwrap_or_default()),
             (_, Some(c)) => format!("waits for {}", c["message"].as_str().unwrap_or_default()),
-            _ if observed < row.generation => "has not been looked at since its last change".to_owned(),
+            _ if observed < row.generation => {
+                "has not been looked at since its last change".to_owned()
+            }
             _ => "is as wanted".to_owned(),
         };
-        let refs = |keys: Vec<store::Key>| -> Vec<Value> { keys.iter().filter_map(object_ref).map(|r| json!(r)).collect() };
+        let refs = |keys: Vec<store::Key>| -> Vec<Value> {
+            keys.iter()
+                .filter_map(object_ref)
+                .map(|r| json!(r))
+                .collect()
+        };
         let tasks: Vec<Value> = self
             .cx
             .cache()

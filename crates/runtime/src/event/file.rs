@@ -28,8 +28,13 @@ impl FileLog {
         let stream = tokio::task::spawn_blocking(move || Stream::open(dir, Limits::default()))
             .await
             .map_err(|e| Error::internal("open the event stream").because(e))?
-            .map_err(|e| Error::unavailable(format!("the event stream cannot be opened: {e}")).because(e))?;
-        let log = FileLog { stream, by_object: Mutex::default() };
+            .map_err(|e| {
+                Error::unavailable(format!("the event stream cannot be opened: {e}")).because(e)
+            })?;
+        let log = FileLog {
+            stream,
+            by_object: Mutex::default(),
+        };
         let (first, next) = log.stream.range();
         let from = next.saturating_sub(LOOK_BACK).max(first);
         let mut at = from;
@@ -84,14 +89,23 @@ impl EventLog for FileLog {
     fn read(&self, after: u64, limit: usize) -> BoxFuture<'_, Vec<Event>> {
         Box::pin(async move {
             // The last ones are what people ask for first.
-            let from = if after == 0 { self.stream.range().1.saturating_sub(limit as u64).max(1) } else { after + 1 };
+            let from = if after == 0 {
+                self.stream.range().1.saturating_sub(limit as u64).max(1)
+            } else {
+                after + 1
+            };
             let records = self.stream.read(from, limit).await.unwrap_or_default();
             records.iter().filter_map(decode).collect()
         })
     }
 
     fn about<'a>(&'a self, object: &'a ObjectRef, limit: usize) -> BoxFuture<'a, Vec<Event>> {
-        let list = self.by_object.lock().get(object).cloned().unwrap_or_default();
+        let list = self
+            .by_object
+            .lock()
+            .get(object)
+            .cloned()
+            .unwrap_or_default();
         let skip = list.len().saturating_sub(limit);
         Box::pin(futures::stream::iter(list.into_iter().skip(skip)).collect())
     }

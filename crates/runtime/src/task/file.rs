@@ -22,7 +22,10 @@ pub struct FileLines {
 impl FileLines {
     /// Logs in this folder.
     pub fn new(dir: &Path) -> FileLines {
-        FileLines { dir: dir.to_owned(), open: Mutex::default() }
+        FileLines {
+            dir: dir.to_owned(),
+            open: Mutex::default(),
+        }
     }
 
     async fn stream(&self, task: Uid, make: bool) -> Option<Stream> {
@@ -30,12 +33,18 @@ impl FileLines {
             return Some(stream.clone());
         }
         let dir = self.dir.join(task.to_string());
-        let limits = Limits { segment_bytes: 1 << 20, keep_bytes: 8 << 20, ..Limits::default() };
+        let limits = Limits {
+            segment_bytes: 1 << 20,
+            keep_bytes: 8 << 20,
+            ..Limits::default()
+        };
         let opened = tokio::task::spawn_blocking(move || {
             if !make && !dir.exists() {
                 return None;
             }
-            Stream::open(&dir, limits).map_err(|error| tracing::error!(%error, "a task log cannot be opened")).ok()
+            Stream::open(&dir, limits)
+                .map_err(|error| tracing::error!(%error, "a task log cannot be opened"))
+                .ok()
         })
         .await
         .ok()??;
@@ -56,8 +65,14 @@ impl FileLines {
         let forgotten = tokio::task::spawn_blocking(move || {
             let mut n = 0;
             for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-                let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-                if age.is_some_and(|age| age > older) && std::fs::remove_dir_all(entry.path()).is_ok() {
+                let age = entry
+                    .metadata()
+                    .and_then(|m| m.modified())
+                    .ok()
+                    .and_then(|t| t.elapsed().ok());
+                if age.is_some_and(|age| age > older)
+                    && std::fs::remove_dir_all(entry.path()).is_ok()
+                {
                     n += 1;
                 }
             }
@@ -84,14 +99,22 @@ impl LineLog for FileLines {
 
     fn read(&self, task: Uid) -> BoxFuture<'_, Vec<Line>> {
         Box::pin(async move {
-            let Some(stream) = self.stream(task, false).await else { return Vec::new() };
+            let Some(stream) = self.stream(task, false).await else {
+                return Vec::new();
+            };
             let mut out = Vec::new();
             let mut from = 0;
             loop {
                 let records = stream.read(from, 1000).await.unwrap_or_default();
-                let Some(last) = records.last() else { return out };
+                let Some(last) = records.last() else {
+                    return out;
+                };
                 from = last.seq + 1;
-                out.extend(records.iter().filter_map(|r| serde_json::from_slice(&r.payload).ok()));
+                out.extend(
+                    records
+                        .iter()
+                        .filter_map(|r| serde_json::from_slice(&r.payload).ok()),
+                );
             }
         })
     }
