@@ -110,6 +110,14 @@ const FILES: &[Item] = &[
         to: "usr/lib/systemd/system/debvisord.socket",
     },
     Item {
+        from: "packaging/debvisord-https.socket",
+        to: "usr/lib/systemd/system/debvisord-https.socket",
+    },
+    Item {
+        from: "packaging/debvisord-grpc.socket",
+        to: "usr/lib/systemd/system/debvisord-grpc.socket",
+    },
+    Item {
         from: "packaging/debvisord-agent.service",
         to: "usr/lib/systemd/system/debvisord-agent.service",
     },

@@ -8,8 +8,11 @@
     reason = "a developer's tool, not the daemon: starting cargo, apt and the daemons is its whole work, and it reads the wall clock only to time them"
 )]
 
+mod api;
 mod deb;
 mod deny;
+mod down;
+mod instance;
 mod lab;
 mod packages;
 mod sh;
@@ -17,6 +20,7 @@ mod test;
 mod tidy;
 mod timings;
 mod tree;
+mod up;
 
 use std::process::ExitCode;
 
@@ -33,6 +37,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build, start an instance, and boot a first guest in it
+    Up(up::Args),
+    /// Stop an instance; guests go on unless told otherwise
+    Down(down::Args),
+    /// Write `api/`: what the declarations look like from outside
+    Api(api::Args),
     /// Name the Debian packages this tree needs, say which are missing and why, and install them
     Packages {
         /// Only say what is missing; change nothing
@@ -63,6 +73,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Up(args) => up::command(&args),
+        Command::Down(args) => down::command(&args),
+        Command::Api(args) => api::command(&args),
         Command::Packages { check } => packages::command(check),
         Command::Test(args) => test::command(&args),
         Command::Tidy => tidy::command(),

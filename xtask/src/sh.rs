@@ -104,7 +104,8 @@ pub fn pids() -> Vec<u32> {
         .collect()
 }
 
-fn parent_of(pid: u32) -> Option<u32> {
+/// The process that started this one, as the kernel says.
+pub fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in parentheses and may hold spaces: count from its last one.
     let rest = &stat[stat.rfind(')')? + 1..];

@@ -8,7 +8,7 @@ const UNFINISHED: &[&str] = &[
     concat!("FIX", "ME"),
     concat!("todo", "!("),
     concat!("unimplemented", "!("),
-    concat!("#[", "ignore"),
+    concat!("#[", "ignore]"),
 ];
 
 const MACHINE_PATHS: &[&str] = &[
@@ -23,6 +23,7 @@ const MACHINE_PATHS: &[&str] = &[
 const HOSTS: &[&str] = &[
     "localhost",
     "json-schema.org",
+    "www.debian.org",
     "www.w3.org",
     "www.gnu.org",
     "www.gnupg.org",

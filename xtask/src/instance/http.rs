@@ -1,0 +1,78 @@
+//! Speaks to a daemon over its unix socket, with just enough HTTP to ask whether it is ready and to get a login code.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// Whether `/health/ready` answers 200.
+pub fn ready(socket: &Path) -> Result<bool> {
+    Ok(ask(socket, "GET", "/health/ready")?.starts_with("HTTP/1.1 200"))
+}
+
+/// The JSON object that a POST without a body is answered with.
+pub fn post(socket: &Path, path: &str) -> Result<Value> {
+    let answer = ask(socket, "POST", path)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an answer without a head")?;
+    let status = head.lines().next().unwrap_or_default();
+    if !status.contains(" 20") {
+        bail!("POST {path} was answered with `{status}`: {}", body.trim());
+    }
+    // From the first brace to the last: a body in one chunk has its length around it.
+    let json = body
+        .find('{')
+        .zip(body.rfind('}'))
+        .map(|(from, to)| &body[from..=to]);
+    serde_json::from_str(json.unwrap_or_default())
+        .with_context(|| format!("POST {path} was not answered with JSON"))
+}
+
+/// The whole answer, head and body.
+fn ask(socket: &Path, method: &str, path: &str) -> Result<String> {
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("cannot connect to {}", socket.display()))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(1 << 20).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    #[test]
+    fn only_a_200_is_ready() {
+        let folder = std::env::temp_dir().join(format!("xtask-health-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = thread::spawn(move || {
+            for status in ["503 Service Unavailable", "200 OK"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 256];
+                let _ = stream.read(&mut request).unwrap();
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        });
+        assert!(!ready(&socket).unwrap());
+        assert!(ready(&socket).unwrap());
+        server.join().unwrap();
+        assert!(ready(&folder.join("none")).is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
