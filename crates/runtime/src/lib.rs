@@ -39,6 +39,7 @@ pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
 pub use key::{object_key, object_ref, unique_key};
 pub use registry::{Declared, Registry};
 pub use secret::{NoSeal, Seal};
+pub use store::Key;
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
 pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};
 pub use task::{Proc, Undo, UndoCall};

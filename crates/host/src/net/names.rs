@@ -16,8 +16,8 @@ pub fn bridge(network_uid: &str) -> String {
     format!("dvb{}", digest(network_uid))
 }
 
-/// The tap of one NIC, from the VM's uid and the NIC's index in it: `dvt` and eight hex digits.
-pub fn tap(vm_uid: &str, nic: u32) -> String {
+/// The tap of one NIC, from the VM's uid and the NIC's name in it: `dvt` and eight hex digits.
+pub fn tap(vm_uid: &str, nic: &str) -> String {
     format!("dvt{}", digest(&format!("{vm_uid}/{nic}")))
 }
 
@@ -117,13 +117,13 @@ mod tests {
     fn names_fit_into_an_interface_name() {
         for name in [
             bridge("018f3c1e-0000-7000-8000-000000000000"),
-            tap("018f", 4_000_000_000),
+            tap("018f", "a-nic-with-a-long-name"),
             uplink("a-very-long-instance-name"),
         ] {
             assert_eq!(name.len(), 11, "{name}");
             assert!(name.len() <= IFNAME_MAX);
         }
-        assert_ne!(tap("a", 0), tap("a", 1));
+        assert_ne!(tap("a", "nic0"), tap("a", "nic1"));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Lab {
     /// A guest: its namespace, and a port named like a tap in the host's bridge.
     async fn guest(&mut self, host: &Netns, bridge: &str, name: &str, mac: &str) -> Guest {
         let netns = self.netns(name).await;
-        let tap = names::tap(name, 0);
+        let tap = names::tap(name, "nic0");
         let links = Links::open(host).await.unwrap();
         links.add_veth(&tap, "eth0", &netns).await.unwrap();
         ip(&netns, &format!("link set eth0 address {mac}")).await;

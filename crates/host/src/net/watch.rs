@@ -12,6 +12,15 @@ const ROUTE_GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 /// NFNLGRP_NFTABLES of linux/netfilter/nfnetlink.h.
 const NFTABLES_GROUP: u32 = 7;
 
+/// What sort of thing changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// A link, an address or a route.
+    Links,
+    /// An nft table, set, chain or rule.
+    Rules,
+}
+
 /// An open ear for changes in one namespace.
 pub struct Watch {
     route: TokioSocket,
@@ -35,13 +44,13 @@ impl Watch {
             .await
     }
 
-    /// Waits for a change. Cancelling it loses no change.
-    pub async fn changed(&mut self) {
+    /// Waits for a change and says of which sort. Cancelling it loses no change.
+    pub async fn changed(&mut self) -> Changed {
         let (mut a, mut b) = (Vec::with_capacity(16), Vec::with_capacity(16));
         // An error is a full buffer: messages were lost, so something has changed. The bodies are cut off: nobody reads them.
         tokio::select! {
-            _ = self.route.recv_from(&mut a) => {}
-            _ = self.nft.recv_from(&mut b) => {}
+            _ = self.route.recv_from(&mut a) => Changed::Links,
+            _ = self.nft.recv_from(&mut b) => Changed::Rules,
         }
     }
 }
