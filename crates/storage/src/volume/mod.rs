@@ -1,0 +1,5 @@
+//! Volumes: the disks of guests.
+
+mod types;
+
+pub use types::{KIND, Provisioned, Volume, VolumeFormat, VolumeSpec, VolumeState, VolumeStatus};
