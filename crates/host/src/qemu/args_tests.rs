@@ -37,7 +37,9 @@ fn the_smallest_guest() {
     launch.ports = 1;
     launch.video = Video::None;
     launch.balloon = false;
-    check(&launch, expect![[r#"
+    check(
+        &launch,
+        expect![[r#"
         -name guest=dv-test-web1,debug-threads=on
         -uuid 0192d3a4-5b6c-7d8e-9f00-112233445566
         -nodefaults
@@ -71,7 +73,8 @@ fn the_smallest_guest() {
         -device {"driver":"pvpanic-pci","id":"pvpanic","bus":"pcie.0","addr":"0x5"}
         -device {"driver":"vmcoreinfo","id":"vmcoreinfo"}
         -device {"driver":"virtio-scsi-pci","id":"scsi0","bus":"pcie.0","addr":"0x6"}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -139,7 +142,9 @@ fn a_full_guest() {
             boot_index: Some(1),
         },
     ];
-    check(&launch, expect![[r#"
+    check(
+        &launch,
+        expect![[r#"
         -name guest=dv-test-web1,debug-threads=on
         -uuid 0192d3a4-5b6c-7d8e-9f00-112233445566
         -nodefaults
@@ -218,7 +223,8 @@ fn a_full_guest() {
         -netdev tap,id=net-eth1,fd=20
         -device {"driver":"e1000e","id":"nic-eth1","netdev":"net-eth1","mac":"52:54:00:12:34:57","bus":"port9","bootindex":1}
         -S
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

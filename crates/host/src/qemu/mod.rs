@@ -1,6 +1,8 @@
 //! Runs guests under QEMU: what to start, starting it, following it, and finding it again.
 //!
 //! [`Launch`] says what one guest is, as data; [`Launch::args`] makes the command line from it and does nothing else.
+//! [`Driver`] starts it, adopts it after our own restart, and ends it; a [`Handle`] is one running guest, with its QMP
+//! connection and a [`RunState`] that can be watched. Dropping a handle never stops a guest.
 //!
 //! # The default machine, and why
 //! | choice | reason |
@@ -24,16 +26,31 @@
 //! disks and NICs as open descriptors: it needs no right to any path. No part of its environment or arguments is secret.
 
 mod args;
+#[cfg(test)]
+pub(crate) mod boot_sector;
 mod disk;
+mod driver;
+mod handle;
 mod launch;
 mod nic;
+mod placement;
+mod record;
+mod state;
+mod tpm;
 
 pub use disk::{Aio, Bus, Cache, DetectZeroes, Disk, Format, Layer};
+pub use driver::{Driver, DriverConfig, DriverError};
+pub use handle::Handle;
 pub use launch::{
     Accel, DirectKernel, Firmware, InvalidLaunch, Launch, Memory, OnReboot, Sockets, Topology,
     Video,
 };
 pub use nic::{Nic, NicModel};
+pub use placement::Placement;
+pub use record::LaunchRecord;
+pub use state::{CrashReason, PauseReason, RunState, ShutdownReason};
 
 #[cfg(test)]
 mod args_tests;
+#[cfg(test)]
+mod driver_tests;

@@ -1,0 +1,376 @@
+//! Real QEMU processes under TCG: most run no guest code, some a guest of 512 bytes.
+
+use super::boot_sector::{POWER_OFF, RESET, says};
+use super::*;
+use crate::clock::{BootId, SystemClock};
+use crate::process::Exit;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+
+const UUID: &str = "0192d3a4-5b6c-7d8e-9f00-112233445566";
+const SOON: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(10);
+
+fn clock() -> Arc<SystemClock> {
+    Arc::new(SystemClock::new().unwrap())
+}
+
+fn driver() -> Driver {
+    Driver::new(DriverConfig {
+        placement: Placement::Session,
+        ..DriverConfig::new(clock())
+    })
+}
+
+struct Place {
+    root: tempfile::TempDir,
+}
+
+/// A test that fails must not leave a guest behind, which outlives us by design.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Ok(Some(record)) = LaunchRecord::read(&self.dir()) else {
+            return;
+        };
+        for left in record.qemu.iter().chain(&record.tpm) {
+            if crate::process::Identity::of(left.pid, &*clock()).is_ok_and(|now| now == *left) {
+                let pid = nix::unistd::Pid::from_raw(left.pid.try_into().unwrap());
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("hostq-").tempdir().unwrap();
+        // The guest's user passes through it.
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        Self { root }
+    }
+
+    fn dir(&self) -> std::path::PathBuf {
+        self.root.path().join("vm")
+    }
+
+    fn launch(&self, name: &str) -> Launch {
+        let mut launch = Launch::new(name, UUID, &self.dir(), "pc-q35-10.0");
+        launch.memory = Memory::fixed(32);
+        launch.paused = true;
+        launch.video = Video::None;
+        launch.ports = 2;
+        if nix::unistd::geteuid().is_root() {
+            launch.user = Some((640_055, 640_055));
+        }
+        launch
+    }
+
+    /// A guest that boots this sector from a virtio disk.
+    fn booting(&self, name: &str, sector: &[u8]) -> (Launch, BTreeMap<String, OwnedFd>) {
+        let mut launch = self.launch(name);
+        let path = self.root.path().join("disk");
+        std::fs::write(&path, sector).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(1 << 20)
+            .unwrap();
+        let mut disk = Disk::virtio("root", "disk/root", Format::Raw, 0);
+        disk.cache = Cache::Writeback;
+        disk.boot_index = Some(0);
+        disk.iothread = Some(0);
+        launch.disks = vec![disk];
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        (
+            launch,
+            BTreeMap::from([("disk/root".to_owned(), file.into())]),
+        )
+    }
+}
+
+async fn reach(handle: &Handle, wanted: &RunState) {
+    let mut state = handle.state();
+    let reached = tokio::time::timeout(SOON, state.wait_for(|state| state == wanted)).await;
+    if reached.is_err() {
+        let state = handle.state().borrow().clone();
+        panic!("{state:?}, not {wanted:?}; log: {}", handle.log_tail());
+    }
+}
+
+async fn serial_says(handle: &Handle, wanted: &str) {
+    let mut serial = tokio::net::UnixStream::connect(&handle.sockets().serial)
+        .await
+        .unwrap();
+    handle.resume().await.unwrap();
+    let mut text = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&text).contains(wanted) {
+            assert_ne!(
+                serial.read_buf(&mut text).await.unwrap(),
+                0,
+                "serial closed"
+            );
+        }
+    };
+    tokio::time::timeout(SOON, read)
+        .await
+        .expect("the serial line");
+}
+
+#[tokio::test]
+async fn a_guest_runs_unprivileged_is_paused_resumed_and_ended() {
+    let place = Place::new();
+    let (launch, fds) = place.booting("hostq-hello", &says("hello from 512 bytes\n", &[]));
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    assert_eq!(
+        *handle.state().borrow(),
+        RunState::Paused(PauseReason::NotStarted)
+    );
+    serial_says(&handle, "hello from 512 bytes\n").await;
+    reach(&handle, &RunState::Running).await;
+    handle.pause().await.unwrap();
+    reach(&handle, &RunState::Paused(PauseReason::Asked)).await;
+    handle.resume().await.unwrap();
+    reach(&handle, &RunState::Running).await;
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", handle.pid())).unwrap();
+    if let Some((uid, _)) = launch.user {
+        assert!(
+            status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}")),
+            "{status}"
+        );
+        assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    }
+    assert!(status.contains("Seccomp:\t2"), "{status}");
+    let pid = handle.pid().to_string();
+    let sockets = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let own = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+        .filter_map(|to| {
+            to.to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')
+                .map(str::to_owned)
+        })
+        .filter(|inode| sockets.split_ascii_whitespace().any(|word| word == inode))
+        .count();
+    assert_eq!(own, 0, "QEMU has a TCP socket");
+
+    let exit = handle.destroy(GRACE).await.unwrap();
+    assert_eq!(exit, Exit::Code(0));
+    reach(&handle, &RunState::Exited).await;
+    assert!(driver().adopt(&place.dir()).await.unwrap().is_none());
+    assert!(!place.dir().join("launch.json").exists());
+    assert!(!place.dir().join("run").exists());
+    assert!(matches!(handle.qmp().await, Err(DriverError::Gone { .. })));
+}
+
+#[tokio::test]
+async fn power_off_and_reboot_by_the_guest_are_told_apart() {
+    let place = Place::new();
+    let (mut launch, fds) = place.booting("hostq-off", &says("off\n", POWER_OFF));
+    launch.paused = false;
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    reach(&handle, &RunState::Shutdown(ShutdownReason::Guest)).await;
+    // It waits to be ended, and somebody who comes later still sees it.
+    assert!(handle.is_running());
+    drop(handle);
+    let handle = driver().adopt(&place.dir()).await.unwrap().unwrap();
+    reach(&handle, &RunState::Shutdown(ShutdownReason::Unseen)).await;
+    handle.destroy(GRACE).await.unwrap();
+    reach(&handle, &RunState::Shutdown(ShutdownReason::Unseen)).await;
+
+    let (mut launch, fds) = place.booting("hostq-reboot", &says("reboot\n", RESET));
+    launch.paused = false;
+    launch.on_reboot = OnReboot::Shutdown;
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    reach(&handle, &RunState::Shutdown(ShutdownReason::Reboot)).await;
+    handle.destroy(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_qemu_is_a_crash_with_its_reason() {
+    let place = Place::new();
+    let handle = driver()
+        .launch(&place.launch("hostq-kill"), BTreeMap::new())
+        .await
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(handle.pid().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let mut state = handle.state();
+    let state = tokio::time::timeout(SOON, state.wait_for(RunState::is_over))
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    let RunState::Crashed(CrashReason::QemuEnded { exit, .. }) = &state else {
+        panic!("{state}");
+    };
+    assert_eq!(*exit, Exit::Signal(9));
+    // What is left does not stand in the way of the next start.
+    let again = driver()
+        .launch(&place.launch("hostq-kill"), BTreeMap::new())
+        .await
+        .unwrap();
+    assert_ne!(again.record().incarnation, handle.record().incarnation);
+    again.destroy(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_outlives_its_handle_and_is_adopted() {
+    let place = Place::new();
+    let (launch, fds) = place.booting("hostq-adopt", &says("up\n", &[]));
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    serial_says(&handle, "up\n").await;
+    let (pid, incarnation) = (handle.pid(), handle.record().incarnation.clone());
+    drop(handle);
+
+    let again = driver()
+        .launch(&place.launch("hostq-adopt"), BTreeMap::new())
+        .await;
+    assert!(matches!(again, Err(DriverError::AlreadyRuns { pid: p, .. }) if p == pid));
+    let adopted = driver().adopt(&place.dir()).await.unwrap().unwrap();
+    assert_eq!(
+        (adopted.pid(), &adopted.record().incarnation),
+        (pid, &incarnation)
+    );
+    reach(&adopted, &RunState::Running).await;
+
+    // A crash between start and the second writing of the record.
+    let file = place.dir().join("launch.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut record: LaunchRecord = serde_json::from_str(&text).unwrap();
+    let identity = record.qemu.take().unwrap();
+    std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
+    drop(adopted);
+    let adopted = driver().adopt(&place.dir()).await.unwrap().unwrap();
+    assert_eq!(adopted.pid(), pid);
+    drop(adopted);
+
+    // A pid that now belongs to another process, and another boot.
+    let mut wrong = record.clone();
+    wrong.qemu = Some(crate::process::Identity {
+        start_time: identity.start_time - 1,
+        ..identity.clone()
+    });
+    std::fs::write(&file, serde_json::to_vec(&wrong).unwrap()).unwrap();
+    assert!(driver().adopt(&place.dir()).await.unwrap().is_none());
+    record.qemu = Some(identity);
+    std::fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
+    let rebooted = Driver::new(DriverConfig {
+        clock: Arc::new(SystemClock::with_boot_id(BootId::new("next"))),
+        ..DriverConfig::new(clock())
+    });
+    assert!(rebooted.adopt(&place.dir()).await.unwrap().is_none());
+
+    driver().destroy(&place.dir(), GRACE).await.unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    driver().destroy(&place.dir(), GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again() {
+    let place = Place::new();
+    let handle = driver()
+        .launch(&place.launch("hostq-again"), BTreeMap::new())
+        .await
+        .unwrap();
+    let qmp = handle.qmp().await.unwrap();
+    let instances = serde_json::json!({ "instances": [{ "type": "chardev", "id": "qmp" }] });
+    // QEMU drops the connection on which it is asked to.
+    let _ = qmp.execute("yank", instances).await;
+    tokio::time::timeout(SOON, qmp.closed())
+        .await
+        .expect("the end of the connection");
+    let done = tokio::time::timeout(SOON, async {
+        while handle.resume().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    done.await.expect("a new connection");
+    reach(&handle, &RunState::Running).await;
+    handle.destroy(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_qemu_refuses_comes_back_in_its_words_and_leaves_nothing() {
+    let place = Place::new();
+    let mut launch = place.launch("hostq-bad");
+    launch.machine = "pc-q35-0.1".to_owned();
+    let error = driver().launch(&launch, BTreeMap::new()).await.unwrap_err();
+    assert!(matches!(error, DriverError::Early { .. }), "{error}");
+    assert!(
+        error.to_string().contains("unsupported machine type"),
+        "{error}"
+    );
+    assert!(!place.dir().join("launch.json").exists());
+
+    let (launch, _) = place.booting("hostq-bad", b"");
+    let error = driver().launch(&launch, BTreeMap::new()).await.unwrap_err();
+    let text = "guest `hostq-bad`: descriptor `disk/root` is named by the launch but not given";
+    assert_eq!(error.to_string(), text);
+
+    let missing = Driver::new(DriverConfig {
+        qemu: "/nowhere/qemu-system-x86_64".into(),
+        ..DriverConfig::new(clock())
+    });
+    let error = missing
+        .launch(&place.launch("hostq-bad"), BTreeMap::new())
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("Debian package `qemu-system-x86`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn uefi_with_secure_boot_and_a_tpm_starts_and_both_processes_end() {
+    let code = Path::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd");
+    if !code.exists() || !Path::new("/usr/bin/swtpm").exists() {
+        eprintln!("SKIPPED: needs the packages ovmf and swtpm");
+        return;
+    }
+    let place = Place::new();
+    let mut launch = place.launch("hostq-uefi");
+    let vars = place.root.path().join("vars");
+    std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.ms.fd", &vars).unwrap();
+    launch.firmware = Firmware::Uefi {
+        code: code.into(),
+        vars_fd: "vars".to_owned(),
+        secure: true,
+    };
+    let state = place.root.path().join("tpm");
+    std::fs::create_dir(&state).unwrap();
+    if let Some((uid, gid)) = launch.user {
+        std::os::unix::fs::chown(&state, Some(uid), Some(gid)).unwrap();
+    }
+    launch.tpm_state = Some(state.clone());
+    let vars = File::options().read(true).write(true).open(&vars).unwrap();
+    let fds = BTreeMap::from([("vars".to_owned(), vars.into())]);
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    let qmp = handle.qmp().await.unwrap();
+    let tpm = qmp
+        .execute("query-tpm", serde_json::Value::Null)
+        .await
+        .unwrap();
+    assert_eq!(tpm[0]["model"], "tpm-crb", "{tpm}");
+    let identity = handle.record().tpm.clone().unwrap();
+    drop(handle);
+    driver().destroy(&place.dir(), GRACE).await.unwrap();
+    assert!(
+        crate::process::Process::adopt(&identity, &*clock())
+            .unwrap()
+            .is_none()
+    );
+}
