@@ -86,26 +86,25 @@ impl Cache {
     pub async fn fill(&self, store: &dyn Store) -> Result<Revision, StoreError> {
         let objects = store.list(&Prefix::new(OBJECTS), Page::ALL).await?;
         let unique = store.list(&Prefix::new(UNIQUE), Page::ALL).await?;
-        let mut seen = BTreeSet::new();
-        for entry in objects.entries {
-            seen.insert(entry.key.clone());
-            self.apply_put(entry.modified, entry);
-        }
-        let gone: Vec<Key> = {
-            let state = self.0.state.read();
-            state
+        let revision = objects.revision;
+        {
+            let mut state = self.0.state.write();
+            let mut seen = BTreeSet::new();
+            let mut deltas = Vec::new();
+            for entry in objects.entries {
+                seen.insert(entry.key.clone());
+                deltas.extend(self.put(&mut state, entry.modified, entry));
+            }
+            let gone: Vec<Key> = state
                 .rows
                 .values()
                 .flat_map(BTreeMap::keys)
                 .filter(|k| !seen.contains(*k))
                 .cloned()
-                .collect()
-        };
-        for key in gone {
-            self.apply_delete(objects.revision, &key);
-        }
-        {
-            let mut state = self.0.state.write();
+                .collect();
+            for key in gone {
+                deltas.extend(self.delete(&mut state, revision, &key));
+            }
             state.unique = unique
                 .entries
                 .into_iter()
@@ -118,11 +117,14 @@ impl Cache {
                 .collect();
             // What happened while nobody followed cannot be replayed to watchers.
             state.history.clear();
-            state.forgotten = objects.revision;
-            state.revision = objects.revision;
+            state.forgotten = revision;
+            state.revision = revision;
+            for delta in deltas {
+                let _ = self.0.deltas.send(delta);
+            }
         }
-        self.0.reached.send_replace(objects.revision);
-        Ok(objects.revision)
+        self.0.reached.send_replace(revision);
+        Ok(revision)
     }
 
     /// Follows the store until stopped; fills again whenever the watch breaks.
@@ -134,6 +136,7 @@ impl Cache {
     ) {
         loop {
             let mut changes = store.watch(&Prefix::new(""), after);
+            let mut commit: Vec<Change> = Vec::new();
             loop {
                 let change = tokio::select! {
                     () = stop.cancelled() => return,
@@ -141,7 +144,11 @@ impl Cache {
                 };
                 match change {
                     Some(Ok(change)) => {
-                        self.apply(change);
+                        let (revision, last) = (change.revision, change.last);
+                        commit.push(change);
+                        if last {
+                            self.apply(revision, std::mem::take(&mut commit));
+                        }
                     }
                     Some(Err(error)) => {
                         tracing::warn!(%error, "watch of the store broke");
@@ -168,60 +175,68 @@ impl Cache {
         }
     }
 
-    fn apply(&self, change: Change) {
-        let last = change.last;
-        let revision = change.revision;
-        match change.kind {
-            ChangeKind::Put(entry) if entry.key.as_str().starts_with(OBJECTS) => {
-                self.apply_put(revision, entry);
+    /// Applies all changes of one revision at once: no reader sees half of a commit.
+    fn apply(&self, revision: Revision, changes: Vec<Change>) {
+        let mut state = self.0.state.write();
+        let mut deltas = Vec::with_capacity(changes.len());
+        for change in changes {
+            match change.kind {
+                ChangeKind::Put(entry) if entry.key.as_str().starts_with(OBJECTS) => {
+                    deltas.extend(self.put(&mut state, revision, entry));
+                }
+                ChangeKind::Put(entry) if entry.key.as_str().starts_with(UNIQUE) => {
+                    let owner = Key::new(String::from_utf8_lossy(&entry.value).into_owned());
+                    state.unique.insert(entry.key, owner);
+                }
+                ChangeKind::Delete(key) if key.as_str().starts_with(OBJECTS) => {
+                    deltas.extend(self.delete(&mut state, revision, &key));
+                }
+                ChangeKind::Delete(key) if key.as_str().starts_with(UNIQUE) => {
+                    state.unique.remove(&key);
+                }
+                _ => {}
             }
-            ChangeKind::Put(entry) if entry.key.as_str().starts_with(UNIQUE) => {
-                let owner = Key::new(String::from_utf8_lossy(&entry.value).into_owned());
-                self.0.state.write().unique.insert(entry.key, owner);
-            }
-            ChangeKind::Delete(key) if key.as_str().starts_with(OBJECTS) => {
-                self.apply_delete(revision, &key);
-            }
-            ChangeKind::Delete(key) if key.as_str().starts_with(UNIQUE) => {
-                self.0.state.write().unique.remove(&key);
-            }
-            _ => {}
         }
-        if last {
-            self.0.state.write().revision = revision;
-            self.0.reached.send_replace(revision);
+        state.revision = revision;
+        // Sent under the lock, so that a subscriber that takes a snapshot misses nothing and sees nothing twice.
+        for delta in deltas {
+            let _ = self.0.deltas.send(delta);
         }
+        drop(state);
+        self.0.reached.send_replace(revision);
     }
 
-    fn apply_put(&self, revision: Revision, entry: store::Entry) {
-        let Some(target) = object_ref(&entry.key) else {
-            return;
-        };
-        let Some(declared) = self.0.registry.get(&target.kind) else {
-            return;
-        };
+    fn put(
+        &self,
+        state: &mut State,
+        revision: Revision,
+        entry: store::Entry,
+    ) -> Option<Arc<Delta>> {
+        let target = object_ref(&entry.key)?;
+        let declared = self.0.registry.get(&target.kind)?;
         let row = match Row::read(&self.0.registry, declared, &entry) {
             Ok(row) => Arc::new(row),
             Err(error) => {
                 tracing::error!(key = %entry.key, %error, "stored object cannot be read");
-                return;
+                return None;
             }
         };
         let kind = declared.kind().name;
-        let mut state = self.0.state.write();
         let old = state.rows.entry(kind).or_default().get(&entry.key).cloned();
         if old.as_ref().is_some_and(|o| o.modified >= row.modified) {
-            return;
+            return None;
         }
-        if let Some(old) = &old {
-            state.unlink(old);
-        } else {
-            *state
-                .counts
-                .entry(kind)
-                .or_default()
-                .entry(target.project.unwrap_or_default())
-                .or_default() += 1;
+        match &old {
+            Some(old) => state.unlink(old),
+            None => {
+                let project = target.project.unwrap_or_default();
+                *state
+                    .counts
+                    .entry(kind)
+                    .or_default()
+                    .entry(project)
+                    .or_default() += 1;
+            }
         }
         state.link(&row);
         state
@@ -237,29 +252,16 @@ impl Cache {
             old,
         });
         state.remember(delta.clone());
-        // Sent under the lock, so that a subscriber that takes a snapshot misses nothing and sees nothing twice.
-        let _ = self.0.deltas.send(delta);
+        Some(delta)
     }
 
-    fn apply_delete(&self, revision: Revision, key: &Key) {
-        let Some(target) = object_ref(key) else {
-            return;
-        };
-        let Some(declared) = self.0.registry.get(&target.kind) else {
-            return;
-        };
-        let kind = declared.kind().name;
-        let mut state = self.0.state.write();
-        let Some(old) = state.rows.get_mut(kind).and_then(|rows| rows.remove(key)) else {
-            return;
-        };
+    fn delete(&self, state: &mut State, revision: Revision, key: &Key) -> Option<Arc<Delta>> {
+        let target = object_ref(key)?;
+        let kind = self.0.registry.get(&target.kind)?.kind().name;
+        let old = state.rows.get_mut(kind).and_then(|rows| rows.remove(key))?;
         state.unlink(&old);
-        if let Some(n) = state
-            .counts
-            .entry(kind)
-            .or_default()
-            .get_mut(&target.project.unwrap_or_default())
-        {
+        let project = target.project.unwrap_or_default();
+        if let Some(n) = state.counts.entry(kind).or_default().get_mut(&project) {
             *n = n.saturating_sub(1);
         }
         let delta = Arc::new(Delta {
@@ -270,7 +272,7 @@ impl Cache {
             old: Some(old),
         });
         state.remember(delta.clone());
-        let _ = self.0.deltas.send(delta);
+        Some(delta)
     }
 
     /// The revision that reads answer for.

@@ -29,6 +29,7 @@ pub(super) async fn run(cx: Cx) {
     let mut running: HashMap<Key, CancellationToken> = HashMap::new();
     let mut work: JoinSet<Key> = JoinSet::new();
     let mut due = open_tasks(&cx);
+    forget_journals(&cx).await;
     loop {
         for key in due.drain(..) {
             let Some(task) = cx.get_key::<Task>(&key) else {
@@ -84,6 +85,22 @@ fn open_tasks(cx: &Cx) -> Vec<Key> {
         .filter(|t| mine(cx, t))
         .map(|t| object_key(KIND.name, t.metadata.project.as_deref(), &t.metadata.name))
         .collect()
+}
+
+/// Deletes the journals of tasks that have ended: a crash came between the end and this.
+async fn forget_journals(cx: &Cx) {
+    for task in cx.list::<Task>(None) {
+        let ended = task.status.as_ref().is_some_and(|s| s.state.ended());
+        if task.spec.procedure && ended && cx.runs(task.spec.place) {
+            let forgotten = match Journal::read(cx, task.metadata.uid).await {
+                Ok(journal) => journal.forget(cx).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = forgotten {
+                tracing::warn!(task = %task.metadata.name, ?error, "journal of an ended task stays");
+            }
+        }
+    }
 }
 
 /// Whether a task is an open procedure of this place.

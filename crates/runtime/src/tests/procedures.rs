@@ -52,3 +52,36 @@ async fn a_claim_refuses_actions_on_the_same_scope_and_names_the_task() {
     let error = act(&cx, "a", "switch-on").await.unwrap_err();
     assert_eq!(error.what, model::What::Busy("other-task".into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_a_crash_at_every_commit() {
+    let bench: parking_lot::Mutex<Arc<Bench>> = parking_lot::Mutex::default();
+    let scene = law::Scene {
+        start: &|store| Box::pin(start_over(store, bench.lock().clone())),
+        fresh: &|fails| {
+            let new = Arc::new(Bench::default());
+            *new.fails.lock() = fails;
+            *bench.lock() = new;
+        },
+        setup: &|cx| {
+            Box::pin(async move {
+                create(&cx, "a", json!({})).await?;
+                until(&cx, &lamp("a"), |o| {
+                    o.is_some_and(|o| o["status"]["observed_generation"] == 1)
+                })
+                .await;
+                Ok(())
+            })
+        },
+        target: lamp("a"),
+        verb: "repair",
+        params: json!({}),
+        failing: &["look", "clean"],
+        holds: &|_, state| match bench.lock().apart.lock().is_empty() {
+            true => Ok(()),
+            false => Err(format!("the lamp is still apart after {}", state.word())),
+        },
+    };
+    let survived = law::procedure_survives(&scene).await.unwrap();
+    assert!(survived > 40, "{survived}");
+}
