@@ -7,6 +7,7 @@
 //! It never reads or writes the store, never listens on TCP, and never puts a secret on a command line.
 
 pub mod clock;
+pub mod img;
 pub mod net;
 pub mod process;
 pub mod qemu;
