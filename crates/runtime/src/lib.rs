@@ -15,6 +15,7 @@ pub mod setting;
 pub mod stream;
 pub mod task;
 
+mod authority;
 mod cache;
 mod clock;
 mod cx;
@@ -29,6 +30,7 @@ mod subsystem;
 #[cfg(test)]
 mod tests;
 
+pub use authority::{Authority, CaCertificate, Holder, Issued, LoginCode, TlsIdentity};
 pub use cache::{Cache, Delta, Listed, Query, Row};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cx::{Cx, CxBuilder, Obj};
@@ -39,7 +41,7 @@ pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
 pub use key::{object_key, object_ref, unique_key};
 pub use registry::{Declared, Registry};
 pub use secret::{NoSeal, Seal};
-pub use store::Key;
+pub use store::{Key, Revision};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
 pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};
 pub use task::{Proc, Undo, UndoCall};

@@ -1,0 +1,140 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    millis: Arc<AtomicI64>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench {
+            dir: tempfile::tempdir().unwrap(),
+            millis: Arc::new(AtomicI64::new(1_800_000_000_000)),
+        }
+    }
+
+    fn open(&self, names: &[&str]) -> Result<Arc<Ca>> {
+        let millis = self.millis.clone();
+        Ca::open(CaConfig {
+            folder: self.dir.path().join("pki"),
+            cluster: "test".into(),
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            now: Arc::new(move || Timestamp::from_millis(millis.load(Ordering::Relaxed))),
+        })
+    }
+
+    fn pass_days(&self, days: i64) {
+        self.millis.fetch_add(days * 86_400_000, Ordering::Relaxed);
+    }
+}
+
+fn csr() -> String {
+    let mut params = rcgen::CertificateParams::new(vec!["evil.example".into()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+        .serialize_request(&KeyPair::generate().unwrap())
+        .unwrap()
+        .pem()
+        .unwrap()
+}
+
+#[test]
+fn it_is_made_once_with_a_private_key_for_its_owner_alone() {
+    let bench = Bench::new();
+    let first = bench.open(&["node1", "127.0.0.1", "::1"]).unwrap();
+    for secret in ["ca.key", "server.key"] {
+        let mode = std::fs::metadata(bench.dir.path().join("pki").join(secret))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+    let again = bench.open(&["node1", "127.0.0.1", "::1"]).unwrap();
+    assert_eq!(first.ca().fingerprint, again.ca().fingerprint);
+    assert_eq!(first.shown().borrow().chain, again.shown().borrow().chain);
+    // Another name means another certificate, of the same CA.
+    let moved = bench.open(&["node2"]).unwrap();
+    assert_eq!(first.ca().fingerprint, moved.ca().fingerprint);
+    assert_ne!(first.shown().borrow().chain, moved.shown().borrow().chain);
+}
+
+#[test]
+fn it_renews_by_itself_with_thirty_days_left() {
+    let bench = Bench::new();
+    let ca = bench.open(&["node1"]).unwrap();
+    let mut shown = ca.shown();
+    bench.pass_days(59);
+    assert!(!ca.renew().unwrap());
+    bench.pass_days(2);
+    assert!(ca.renew().unwrap());
+    assert!(shown.has_changed().unwrap());
+    let left = shown.borrow_and_update().not_after.since((ca.config.now)());
+    assert_eq!(left.as_secs(), 90 * 86_400);
+}
+
+#[test]
+fn a_code_buys_one_certificate_that_can_be_revoked() {
+    let bench = Bench::new();
+    let ca = bench.open(&["node1"]).unwrap();
+    let code = ca.make_code(ADMINISTRATOR).unwrap();
+    assert_eq!(
+        ca.login(&code.code, "not a request", None)
+            .unwrap_err()
+            .status(),
+        422
+    );
+    let issued = ca.login(&code.code, &csr(), None).unwrap();
+    assert_eq!(
+        ca.login(&code.code, &csr(), None).unwrap_err().status(),
+        401
+    );
+    let der = der_of(&issued.certificate).next().unwrap();
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+    assert!(!parsed.is_ca(), "what the request asks for is not granted");
+    assert!(names_of(&parsed).is_empty());
+    let (_, root) = x509_parser::parse_x509_certificate(&ca.public.der).unwrap();
+    parsed.verify_signature(Some(root.public_key())).unwrap();
+
+    let holder = ca.holder(&der).unwrap();
+    assert_eq!(holder.account, ADMINISTRATOR);
+    ca.revoke(&holder.fingerprint, "laptop lost").unwrap();
+    assert_eq!(ca.holder(&der).unwrap_err().status(), 401);
+    let again = bench.open(&["node1"]).unwrap();
+    assert_eq!(again.holder(&der).unwrap_err().status(), 401);
+}
+
+#[test]
+fn a_certificate_ends_with_its_time() {
+    let bench = Bench::new();
+    let ca = bench.open(&["node1"]).unwrap();
+    let code = ca.make_code(ADMINISTRATOR).unwrap();
+    let issued = ca.login(&code.code, &csr(), None).unwrap();
+    let der = der_of(&issued.certificate).next().unwrap();
+    bench.pass_days(364);
+    assert!(ca.holder(&der).is_ok());
+    bench.pass_days(2);
+    assert_eq!(ca.holder(&der).unwrap_err().status(), 401);
+}
+
+#[test]
+fn a_half_lost_or_open_ca_is_refused_with_a_remedy() {
+    let bench = Bench::new();
+    bench.open(&["node1"]).unwrap();
+    let key = bench.dir.path().join("pki/ca.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = bench.open(&["node1"]).err().unwrap();
+    assert!(error.to_string().contains("readable by others"), "{error}");
+    std::fs::remove_file(&key).unwrap();
+    let error = bench.open(&["node1"]).err().unwrap();
+    assert!(error.to_string().contains("restore ca.key"), "{error}");
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(&key, other).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let error = bench.open(&["node1"]).err().unwrap();
+    assert!(
+        error.to_string().contains("not the key of ca.pem"),
+        "{error}"
+    );
+}

@@ -1,0 +1,20 @@
+//! Says who is there: the internal certificate authority, the login that trades a one-time code for a client
+//! certificate, and the kind `project`.
+//!
+//! It holds no socket and serves nobody: `server` reaches it through [`runtime::Authority`]. The only identity for now
+//! is one administrator.
+
+pub mod ca;
+mod files;
+pub mod login;
+
+pub use ca::{Ca, CaConfig};
+
+use model::Timestamp;
+use std::sync::Arc;
+
+/// Where the time comes from.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The account of the one administrator.
+pub const ADMINISTRATOR: &str = "administrator";

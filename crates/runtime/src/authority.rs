@@ -1,0 +1,80 @@
+//! The border between the surfaces and the internal certificate authority.
+//!
+//! A surface needs a certificate to show, the name behind a certificate it is shown, and the trade of a one-time code
+//! for a client certificate. This trait says that and no more, so that `server` names neither the CA nor its files.
+//! Certificates cross it as DER bytes or PEM text; no TLS library is seen here.
+
+use model::{Result, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What a TLS listener shows: a chain, leaf first, and its private key.
+pub struct TlsIdentity {
+    /// DER certificates, leaf first, the CA last.
+    pub chain: Vec<Vec<u8>>,
+    /// The private key, PKCS#8 DER.
+    pub key: Vec<u8>,
+    /// When the leaf ends.
+    pub not_after: Timestamp,
+}
+
+/// The public half of the CA.
+#[derive(Clone, Debug)]
+pub struct CaCertificate {
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// The certificate, PEM.
+    pub pem: String,
+    /// SHA-256 of the DER, as lower-case hex: what people compare.
+    pub fingerprint: String,
+}
+
+/// A one-time login code. It is shown once and stored only as a hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoginCode {
+    /// The code, in groups: type it as it stands.
+    pub code: String,
+    /// It is worth nothing after this.
+    pub expires: Timestamp,
+    /// Fingerprint of the CA that the client should find.
+    pub ca_fingerprint: String,
+}
+
+/// What a code was traded for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Issued {
+    /// The client certificate, PEM.
+    pub certificate: String,
+    /// The CA certificate, PEM.
+    pub ca: String,
+    /// Who the certificate is for.
+    pub account: String,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Who a client certificate stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Account name.
+    pub account: String,
+    /// SHA-256 of the certificate, as lower-case hex.
+    pub fingerprint: String,
+}
+
+/// The internal CA and the login, as the surfaces see them. Calls may read and write small files.
+pub trait Authority: Send + Sync {
+    /// The certificate to show; the value changes when it is renewed.
+    fn shown(&self) -> watch::Receiver<Arc<TlsIdentity>>;
+    /// The CA's own certificate.
+    fn ca(&self) -> CaCertificate;
+    /// Who holds a certificate whose chain TLS has verified already. Refuses an ended or revoked one. Cheap: called
+    /// for each request.
+    fn holder(&self, leaf: &[u8]) -> Result<Holder>;
+    /// Makes a one-time code for an account.
+    fn make_code(&self, account: &str) -> Result<LoginCode>;
+    /// Trades a code and a PEM signing request for a certificate. Attempts are limited by address.
+    fn login(&self, code: &str, csr: &str, from: Option<IpAddr>) -> Result<Issued>;
+}
