@@ -7,10 +7,12 @@
 pub mod ca;
 mod files;
 pub mod login;
+pub mod project;
 
 pub use ca::{Ca, CaConfig};
 
 use model::Timestamp;
+use runtime::Subsystem;
 use std::sync::Arc;
 
 /// Where the time comes from.
@@ -18,3 +20,6 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The account of the one administrator.
 pub const ADMINISTRATOR: &str = "administrator";
+
+/// What this crate declares.
+pub static SUBSYSTEMS: &[&Subsystem] = &[&project::SUBSYSTEM];

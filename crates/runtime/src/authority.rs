@@ -73,6 +73,8 @@ pub trait Authority: Send + Sync {
     /// Who holds a certificate whose chain TLS has verified already. Refuses an ended or revoked one. Cheap: called
     /// for each request.
     fn holder(&self, leaf: &[u8]) -> Result<Holder>;
+    /// The account that a new code is for: one administrator, until there are users.
+    fn account(&self) -> String;
     /// Makes a one-time code for an account.
     fn make_code(&self, account: &str) -> Result<LoginCode>;
     /// Trades a code and a PEM signing request for a certificate. Attempts are limited by address.

@@ -6,6 +6,9 @@ use store::Key;
 /// Stands where a project would, for cluster-wide objects; no project can have this name.
 pub(crate) const CLUSTER: &str = "-";
 
+/// The kind whose objects are the projects that others lie in, where it is declared.
+pub(crate) const PROJECT: &str = "project";
+
 /// Prefix of all objects.
 pub(crate) const OBJECTS: &str = "o/";
 /// Prefix of all unique values.

@@ -195,6 +195,10 @@ impl Authority for Ca {
         })
     }
 
+    fn account(&self) -> String {
+        ADMINISTRATOR.to_owned()
+    }
+
     fn make_code(&self, account: &str) -> Result<LoginCode> {
         let (code, expires) = self.codes.lock().make(account, (self.config.now)())?;
         Ok(LoginCode {

@@ -381,7 +381,8 @@ impl Cache {
         self.0.deltas.subscribe()
     }
 
-    /// Changes after a revision, and everything from then on without a gap. `Gone` when it is too old.
+    /// Changes from a revision on, and everything from then on without a gap. The revision itself is among them: of a
+    /// commit to several objects a watcher may have seen only the first. `Gone` when it is too old.
     pub fn resume(
         &self,
         after: Revision,
@@ -398,7 +399,7 @@ impl Cache {
         let missed = state
             .history
             .iter()
-            .filter(|d| d.revision > after)
+            .filter(|d| d.revision >= after)
             .cloned()
             .collect();
         Ok((missed, deltas))

@@ -5,7 +5,9 @@ use super::{Answer, Desk, by, key_of};
 use crate::cx::to_bytes;
 use crate::event::Severity;
 use crate::gate::Request;
+use crate::key::PROJECT;
 use crate::object_ref;
+use crate::task::{self, Task};
 use model::{Error, ObjectRef, Result};
 use serde_json::{Value, json};
 use store::{Expect, Key, Txn};
@@ -66,6 +68,9 @@ impl Desk {
                 claim.task
             ))
             .into());
+        }
+        if target.kind == PROJECT && target.project.is_none() {
+            self.check_empty(target)?;
         }
         let users: Vec<ObjectRef> = self
             .cx
@@ -147,6 +152,33 @@ impl Desk {
             }),
             None => Ok(Answer::Deleted),
         }
+    }
+
+    /// A project goes only when nothing lies in it. Ended tasks do not count: they go by themselves.
+    fn check_empty(&self, project: &ObjectRef) -> Result<()> {
+        let within = Some(project.name.as_str());
+        for declared in self.cx.registry().iter() {
+            let kind = declared.kind();
+            let rows = self.cx.cache().rows(kind.name, within);
+            let ended = |key: &Key| {
+                let task = self.cx.get_key::<Task>(key);
+                task.is_some_and(|t| t.status.as_ref().is_some_and(|s| s.state.ended()))
+            };
+            let left = rows
+                .iter()
+                .find(|row| kind.name != task::KIND.name || !ended(&row.key));
+            if let Some(left) = left {
+                return Err(Error::refused(format!(
+                    "{project} holds {} {}/{}",
+                    kind.name, project.name, left.name
+                ))
+                .hint(format!(
+                    "delete what lies in it first: dvctl {} list -p {}",
+                    kind.name, project.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a referrer goes together with the object: it belongs to it, or it is already leaving.

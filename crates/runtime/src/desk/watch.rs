@@ -60,6 +60,8 @@ impl Desk {
                     .as_ref()
                     .is_none_or(|s| row.name.contains(s.as_str()))
         };
+        // Taken before the snapshot: what comes between the two is sent, at worst twice, never skipped.
+        let mut reached = after.unwrap_or_else(|| cache.revision());
         let (missed, mut live) = match after {
             Some(after) => cache.resume(after)?,
             None => (Vec::new(), cache.subscribe()),
@@ -68,7 +70,6 @@ impl Desk {
             Some(_) => Vec::new(),
             None => cache.rows(kind, None),
         };
-        let mut reached = cache.revision();
         Ok(Box::pin(stream! {
             for row in first {
                 if picks(&row) {

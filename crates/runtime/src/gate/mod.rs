@@ -10,6 +10,7 @@ mod request;
 pub use request::{Actor, ActorKind, Op, Request, Surface};
 
 use crate::cx::Cx;
+use crate::key::{PROJECT, object_key};
 use crate::registry::Declared;
 use model::{Error, Name, Result, Scope, Verb, Way};
 
@@ -53,6 +54,7 @@ impl Gate {
         }
         let declared = self.cx.registry().need(op.kind())?;
         self.check_scope(declared, op)?;
+        self.check_project(declared, op, request.actor.kind == ActorKind::System)?;
         self.check_verb(declared, op, request.actor.kind == ActorKind::System)?;
         if !request.actor.may(op.privilege_kind(), op.privilege_verb()) {
             return Err(Error::denied(format!(
@@ -86,6 +88,40 @@ impl Gate {
             (_, Some(project)) => Name::parse("project", project).map(|_| ()),
             _ => Ok(()),
         }
+    }
+
+    /// The project must be there, and active for a change. Our own loops may go on in one that is not.
+    fn check_project(&self, declared: &Declared, op: &Op, system: bool) -> Result<()> {
+        let (Some(project), Some(_), false) =
+            (op.project(), self.cx.registry().get(PROJECT), system)
+        else {
+            return Ok(());
+        };
+        let Some(row) = self
+            .cx
+            .cache()
+            .row(PROJECT, &object_key(PROJECT, None, project))
+        else {
+            let rows = self.cx.cache().rows(PROJECT, None);
+            let error = Error::not_found(format!("there is no project `{project}`"));
+            return Err(
+                match model::nearest(project, rows.iter().map(|r| &*r.name)) {
+                    Some(near) => error.hint(format!("did you mean `{near}`?")),
+                    None => error,
+                },
+            );
+        };
+        if !op.reads(declared)
+            && (row.deleting || row.value()?["spec"]["active"] == serde_json::json!(false))
+        {
+            return Err(Error::refused(format!(
+                "project `{project}` is not active and takes no change"
+            ))
+            .hint(format!(
+                "make it active: dvctl project set {project} --active=true"
+            )));
+        }
+        Ok(())
     }
 
     fn check_verb(&self, declared: &Declared, op: &Op, system: bool) -> Result<()> {
