@@ -89,6 +89,24 @@ pub fn doc_tests() -> Result<()> {
     )
 }
 
+/// The end-to-end tests: real binaries, real guests, one after another.
+pub fn system_tests(filter: Option<&str>) -> Result<()> {
+    let mut command = tree::cargo();
+    command
+        .args([
+            "test",
+            "--locked",
+            "-p",
+            SYSTEM_TESTS,
+            "--test",
+            "system",
+            "--",
+        ])
+        .args(filter);
+    command.env("DEBVISOR_XTASK", std::env::current_exe()?);
+    sh::run_within(&mut command, TESTS)
+}
+
 /// Whether tests run each in a process of its own, with a limit each; the limits are in `.config/nextest.toml`.
 fn nextest() -> bool {
     sh::find("cargo-nextest").is_some()

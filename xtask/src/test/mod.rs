@@ -78,6 +78,9 @@ pub fn command(args: &Args) -> Result<()> {
     if filter.is_none() && !args.lab {
         steps.push(always("doc tests", cargo::doc_tests));
     }
+    if !args.lab && !args.fast {
+        steps.push(always("system", || cargo::system_tests(filter)));
+    }
     if filter.is_none() && !args.fast {
         steps.push(always("lab", lab::command));
     }

@@ -92,7 +92,7 @@ fn create(instance: &Instance, document: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// The object, or nothing when there is none of that name (dvctl's exit code 5).
+/// The object, or nothing when there is none of that name (dvctl's exit code 4).
 fn show(instance: &Instance, kind: &str, name: &str) -> Result<Option<Value>> {
     let output = dvctl(instance)
         .args([kind, "show", name, "-o", "json"])
@@ -102,7 +102,7 @@ fn show(instance: &Instance, kind: &str, name: &str) -> Result<Option<Value>> {
         Some(0) => Ok(Some(
             serde_json::from_slice(&output.stdout).context("dvctl printed no JSON")?,
         )),
-        Some(5) => Ok(None),
+        Some(4) => Ok(None),
         _ => bail!(
             "`dvctl {kind} show {name}` failed: {}",
             String::from_utf8_lossy(&output.stderr).trim()
