@@ -10,6 +10,7 @@ mod history;
 mod key;
 mod leases;
 pub mod memory;
+pub mod remote;
 mod rules;
 pub mod seal;
 pub mod sqlite;
