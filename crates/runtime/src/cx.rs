@@ -187,6 +187,12 @@ impl Cx {
         &*self.0.seal
     }
 
+    /// The audit trail, in the process that keeps one.
+    pub fn trail(&self) -> Option<Arc<dyn crate::audit::Trail>> {
+        self.try_part::<crate::audit::AuditTrail>()
+            .map(|t| t.0.clone())
+    }
+
     /// The connected agents.
     pub fn links(&self) -> &crate::link::Links {
         &self.0.link

@@ -5,6 +5,7 @@
 //! system actor, controllers) or [`Cx::set_status`] (the one controller that owns the status). A controller takes no
 //! hint. A guest never depends on a process of this crate being alive.
 
+pub mod audit;
 pub mod event;
 pub mod law;
 pub mod life;

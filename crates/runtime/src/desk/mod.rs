@@ -10,8 +10,8 @@ mod write;
 
 pub use watch::WatchEvent;
 
-use crate::gate::{Actor, Admitted, Op};
-use crate::{Cx, Msg, StreamIo, StreamRequest, object_key};
+use crate::gate::{Actor, Admitted, Op, Request};
+use crate::{Cx, Msg, StreamIo, StreamRequest, audit, object_key};
 use bytes::Bytes;
 use model::{Error, ObjectRef, Result};
 use std::sync::Arc;
@@ -59,6 +59,13 @@ impl Desk {
     /// Carries out everything but watches and streams.
     pub async fn carry_out(&self, admitted: Admitted) -> Result<Answer> {
         let request = admitted.request();
+        let pair = audit::intent(&self.cx, request).await?;
+        let result = self.do_it(request).await;
+        audit::outcome(&self.cx, pair, result.as_ref().err()).await;
+        result
+    }
+
+    async fn do_it(&self, request: &Request) -> Result<Answer> {
         match &request.op {
             Op::Get { target } => self.get(target),
             Op::List {

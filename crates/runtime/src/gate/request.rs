@@ -226,6 +226,21 @@ impl Op {
         }
     }
 
+    /// The name of the object it is about; a list has none, a create has it in its body.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Op::List { .. } => None,
+            Op::Watch { name, .. } => name.as_deref(),
+            Op::Create { body, .. } => body.pointer("/metadata/name").and_then(Value::as_str),
+            Op::Get { target }
+            | Op::Update { target, .. }
+            | Op::Patch { target, .. }
+            | Op::Delete { target, .. }
+            | Op::Act { target, .. }
+            | Op::Stream { target, .. } => Some(&target.name),
+        }
+    }
+
     /// The kind in whose name the privilege is.
     pub fn privilege_kind(&self) -> &str {
         self.kind()
