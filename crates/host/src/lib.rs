@@ -11,4 +11,5 @@ pub mod img;
 pub mod net;
 pub mod process;
 pub mod qemu;
+pub mod qga;
 pub mod qmp;

@@ -22,6 +22,7 @@ pub use types::{
     BlockNode, CpuFast, HotpluggableCpu, Machine, MemoryDevice, Migration, Property, QomType,
     Status, Version,
 };
+pub(crate) use wire::Lines;
 pub use wire::{MAX_LINE, Message, WireError};
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn a_line_without_end_is_refused() {
         assert_eq!(lines.next(), Ok(None));
     }
     lines.push(&chunk);
-    assert_eq!(lines.next(), Err(WireError::TooLong));
+    assert_eq!(lines.next(), Err(WireError::TooLong(MAX_LINE)));
 }
 
 /// A stand-in for QEMU that answers each line by `answer`.

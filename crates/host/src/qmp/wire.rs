@@ -52,8 +52,8 @@ pub enum WireError {
     #[error("no QMP message: {0}")]
     NoMessage(&'static str),
     /// The line does not end.
-    #[error("a line is longer than {MAX_LINE} bytes")]
-    TooLong,
+    #[error("a line is longer than {0} bytes")]
+    TooLong(usize),
 }
 
 impl Message {
@@ -129,14 +129,30 @@ impl Message {
 }
 
 /// Cuts a stream of bytes into lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lines {
+    limit: usize,
     held: Vec<u8>,
     /// How far `held` was searched already, so that a long line is not searched over and over.
     searched: usize,
 }
 
+impl Default for Lines {
+    fn default() -> Self {
+        Self::with_limit(MAX_LINE)
+    }
+}
+
 impl Lines {
+    /// Lines of at most this many bytes.
+    pub(crate) fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            held: Vec::new(),
+            searched: 0,
+        }
+    }
+
     /// Takes more bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
@@ -147,8 +163,8 @@ impl Lines {
         loop {
             let Some(at) = self.held[self.searched..].iter().position(|&b| b == b'\n') else {
                 self.searched = self.held.len();
-                return if self.held.len() > MAX_LINE {
-                    Err(WireError::TooLong)
+                return if self.held.len() > self.limit {
+                    Err(WireError::TooLong(self.limit))
                 } else {
                     Ok(None)
                 };
