@@ -8,7 +8,6 @@
 
 mod connection;
 mod frames;
-mod remote_stub;
 
 use crate::event::{Event, EventLog};
 use crate::task::{Line, LineLog};
@@ -17,11 +16,11 @@ use connection::Mux;
 use futures::future::BoxFuture;
 use model::{Error, ObjectRef, Result, Uid};
 use parking_lot::Mutex;
-use remote_stub::remote::{BoxIo, OpenStream};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use store::remote::{BoxIo, OpenStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
@@ -148,7 +147,12 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
         .map_err(|e| Error::unparseable("greeting of a link stream").because(e))?;
     match hello {
         Hello::Store => {
-            drop(stream);
+            let stop = cx.shutdown();
+            let serve = store::remote::serve_store(stream, cx.store_handle(), Arc::new(|_| true));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                served = serve => served.map_err(broken)?,
+            }
             Ok(())
         }
         Hello::Events => {

@@ -2,4 +2,5 @@
 
 mod demo;
 mod life_of_an_object;
+mod over_the_link;
 mod procedures;

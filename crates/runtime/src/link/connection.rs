@@ -1,12 +1,12 @@
 //! One yamux connection with its driver.
 
 use super::broken;
-use super::remote_stub::remote::BoxIo;
 use crate::Cx;
 use futures::future::poll_fn;
 use model::{Error, Result};
 use std::future::Future;
 use std::task::Poll;
+use store::remote::BoxIo;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::{FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};

@@ -1,10 +1,10 @@
 //! Messages of an object stream as frames: `length u32 | sort u8 | payload`.
 
 use super::broken;
-use super::remote_stub::remote::BoxIo;
 use crate::{Msg, StreamIo};
 use bytes::Bytes;
 use model::{Error, Result};
+use store::remote::BoxIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Largest payload of a frame.

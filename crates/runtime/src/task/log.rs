@@ -55,6 +55,11 @@ impl TaskLogs {
             .map_or_else(TaskLogs::in_memory, |l| (*l).clone())
     }
 
+    /// All lines of a task so far.
+    pub async fn lines(&self, task: Uid) -> Vec<Line> {
+        self.log.read(task).await
+    }
+
     pub(super) async fn append(&self, task: Uid, time: Timestamp, text: String) {
         self.accept(Line { task, time, text }).await;
     }

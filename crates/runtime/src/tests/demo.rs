@@ -94,7 +94,13 @@ pub static KIND: Kind = Kind {
             examples: &[],
         },
     ],
-    streams: &[],
+    streams: &[StreamKind {
+        name: "talk",
+        doc: "Says back what it hears.",
+        way: Way::Duplex,
+        ticketed: false,
+        input: schema::empty,
+    }],
     examples: &[],
 };
 
@@ -136,7 +142,14 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
         ("repair", Run::Procedure(|proc| Box::pin(repair(proc)))),
     ],
     undos: &[&ASSEMBLE],
-    streams: &[],
+    streams: &[("talk", |_, _, mut io| {
+        Box::pin(async move {
+            while let Some(msg) = io.recv().await {
+                io.send(msg).await?;
+            }
+            Ok(())
+        })
+    })],
     finalizes: true,
     controllers: |_| vec![Arc::new(Shine)],
 };
