@@ -130,7 +130,7 @@ impl<'a> Draft<'a> {
     pub fn release_key(&mut self, space: &str, value: &str) {
         let key = unique_key(space, value).as_str().to_owned();
         self.meta.keys.retain(|k| *k != key);
-        if self.claimed.iter().any(|k| *k == key) {
+        if self.claimed.contains(&key) {
             self.claimed.retain(|k| *k != key);
         } else {
             self.released.push(key);

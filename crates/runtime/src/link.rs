@@ -195,6 +195,12 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
     }
 }
 
+/// What waits to be sent to the api.
+struct Queues {
+    events: mpsc::Receiver<Event>,
+    lines: mpsc::Receiver<Line>,
+}
+
 /// The agent's end: connects, reconnects, and is what its store, events and lines go through. Cheap to clone.
 #[derive(Clone)]
 pub struct AgentLink {
@@ -205,7 +211,7 @@ pub struct AgentLink {
     connections: mpsc::Sender<mpsc::Receiver<BoxIo>>,
     events: mpsc::Sender<Event>,
     lines: mpsc::Sender<Line>,
-    queues: Arc<Mutex<Option<(mpsc::Receiver<Event>, mpsc::Receiver<Line>)>>>,
+    queues: Arc<Mutex<Option<Queues>>>,
 }
 
 impl AgentLink {
@@ -223,7 +229,10 @@ impl AgentLink {
             connections,
             events,
             lines,
-            queues: Arc::new(Mutex::new(Some((event_queue, line_queue)))),
+            queues: Arc::new(Mutex::new(Some(Queues {
+                events: event_queue,
+                lines: line_queue,
+            }))),
         }
     }
 
@@ -271,7 +280,7 @@ impl AgentLink {
                 }
             });
         }
-        if let Some((events, lines)) = self.queues.lock().take() {
+        if let Some(Queues { events, lines }) = self.queues.lock().take() {
             cx.life().spawn(
                 "link events",
                 pump(self.clone(), cx.clone(), Hello::Events, events),

@@ -40,6 +40,9 @@ pub struct Delta {
     pub old: Option<Arc<Row>>,
 }
 
+/// What a watcher missed, and what comes next.
+pub(crate) type Resumed = (Vec<Arc<Delta>>, broadcast::Receiver<Arc<Delta>>);
+
 #[derive(Default)]
 struct State {
     revision: Revision,
@@ -383,10 +386,7 @@ impl Cache {
 
     /// Changes from a revision on, and everything from then on without a gap. The revision itself is among them: of a
     /// commit to several objects a watcher may have seen only the first. `Gone` when it is too old.
-    pub fn resume(
-        &self,
-        after: Revision,
-    ) -> Result<(Vec<Arc<Delta>>, broadcast::Receiver<Arc<Delta>>)> {
+    pub(crate) fn resume(&self, after: Revision) -> Result<Resumed> {
         let state = self.0.state.read();
         if after < state.forgotten {
             return Err(Error::gone(format!(

@@ -3,7 +3,7 @@
 use super::journal::{Entry, Journal, UndoCall};
 use super::log::TaskLogs;
 use super::types::{Task, TaskSpec};
-use crate::Cx;
+use crate::{Cx, Obj};
 use model::{Error, ObjectRef, Result, Uid};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -42,24 +42,21 @@ pub struct Proc(pub(super) Arc<Shared>);
 
 impl Proc {
     pub(super) fn new(
-        cx: Cx,
-        key: Key,
-        uid: Uid,
-        name: String,
-        spec: TaskSpec,
+        cx: &Cx,
+        key: &Key,
+        task: &Obj<Task>,
         journal: Journal,
         token: CancellationToken,
-        logs: TaskLogs,
     ) -> Proc {
         Proc(Arc::new(Shared {
-            cx,
-            key,
-            uid,
-            name,
-            spec,
+            cx: cx.clone(),
+            key: key.clone(),
+            uid: task.metadata.uid,
+            name: task.metadata.name.to_string(),
+            spec: task.spec.clone(),
             journal: tokio::sync::Mutex::new(journal),
             token,
-            logs,
+            logs: TaskLogs::of(cx),
             seen: Mutex::default(),
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),

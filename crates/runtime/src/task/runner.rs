@@ -2,7 +2,6 @@
 
 use super::intent::announce;
 use super::journal::{Entry, Journal};
-use super::log::TaskLogs;
 use super::procedure::Proc;
 use super::types::{KIND, Task, TaskState};
 use crate::cx::{store_error, to_bytes};
@@ -147,20 +146,10 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
     })
     .await?;
     let journal = Journal::read(cx, uid).await?;
-    let logs = TaskLogs::of(cx);
     let begun = !journal.entries.is_empty();
     let unwinding = journal.unwinding();
     if let Some((cancelled, code, message)) = unwinding {
-        let proc = Proc::new(
-            cx.clone(),
-            key.clone(),
-            uid,
-            name,
-            task.spec.clone(),
-            journal,
-            token,
-            logs,
-        );
+        let proc = Proc::new(cx, key, task, journal, token);
         return unwind(cx, key, task, &proc, cancelled, code, message).await;
     }
     if begun {
@@ -173,16 +162,7 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
             Some(journal) => journal,
             None => Journal::read(cx, uid).await?,
         };
-        let proc = Proc::new(
-            cx.clone(),
-            key.clone(),
-            uid,
-            name.clone(),
-            task.spec.clone(),
-            before,
-            token.clone(),
-            logs.clone(),
-        );
+        let proc = Proc::new(cx, key, task, before, token.clone());
         let left = task.spec.deadline.since(cx.clock().now());
         let ended = tokio::time::timeout(
             left,
