@@ -374,3 +374,116 @@ async fn uefi_with_secure_boot_and_a_tpm_starts_and_both_processes_end() {
             .is_none()
     );
 }
+
+#[tokio::test]
+async fn hardware_is_plugged_into_a_running_machine() {
+    let place = Place::new();
+    let mut launch = place.launch("hostq-plug");
+    launch.ports = 4;
+    launch.video = Video::Vga;
+    launch.topology = Topology {
+        boot: 1,
+        sockets: 1,
+        cores: 4,
+        threads: 1,
+    };
+    launch.memory = Memory {
+        mib: 128,
+        max_mib: 1024,
+        slots: 2,
+        shared: false,
+    };
+    let handle = driver().launch(&launch, BTreeMap::new()).await.unwrap();
+    let qmp = handle.qmp().await.unwrap();
+
+    let path = place.root.path().join("extra");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let open = |write: bool| File::options().read(true).write(write).open(&path).unwrap();
+    let mut disk = Disk::virtio("extra", "disk/extra", Format::Raw, 1);
+    disk.cache = Cache::Writeback;
+    let fds = |file: File| BTreeMap::from([("disk/extra".to_owned(), OwnedFd::from(file))]);
+    // A descriptor of the wrong mode is refused, and leaves nothing behind.
+    let error = handle.plug_disk(&disk, fds(open(false))).await.unwrap_err();
+    assert!(matches!(error, DriverError::Qmp { .. }), "{error}");
+    handle.plug_disk(&disk, fds(open(true))).await.unwrap();
+    handle.resize_disk(&disk, 2 << 20).await.unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 << 20);
+    let again = handle.plug_disk(&disk, fds(open(true))).await.unwrap_err();
+    assert!(again.to_string().contains("disk-extra"), "{again}");
+    let nodes = qmp.block_nodes().await.unwrap();
+    assert!(
+        nodes.iter().any(|node| node.node_name == "disk-extra"),
+        "the failed second plug took the first away"
+    );
+
+    handle.set_vcpus(3).await.unwrap();
+    assert_eq!(qmp.cpus().await.unwrap().len(), 3);
+    let error = handle.set_vcpus(5).await.unwrap_err();
+    assert!(error.to_string().contains("places for 4"), "{error}");
+    let error = handle.set_vcpus(0).await.unwrap_err();
+    assert!(
+        error.to_string().contains("there since the start"),
+        "{error}"
+    );
+
+    handle.plug_memory(256).await.unwrap();
+    assert_eq!(qmp.memory_size().await.unwrap(), (128 << 20, 256 << 20));
+    assert!(handle.plug_memory(100).await.is_err());
+
+    let picture = handle.screenshot().await.unwrap();
+    assert!(picture.starts_with(b"\x89PNG"), "{} bytes", picture.len());
+    let sets = qmp
+        .execute("query-fdsets", serde_json::Value::Null)
+        .await
+        .unwrap();
+    let open = sets
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|set| !set["fds"].as_array().unwrap().is_empty());
+    assert_eq!(open.count(), 1, "{sets}");
+    handle.destroy(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_saved_state_is_loaded_into_another_machine() {
+    let place = Place::new();
+    let (launch, fds) = place.booting("hostq-save", &says("once\n", &[]));
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    serial_says(&handle, "once\n").await;
+    let qmp = handle.qmp().await.unwrap();
+    let state = place.root.path().join("state");
+    let file = File::options()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(true)
+        .open(&state)
+        .unwrap();
+    let writing = File::options().write(true).open(&state).unwrap();
+    let set = qmp.add_fd(writing.into(), "state").await.unwrap();
+    let path = format!("/dev/fdset/{set}");
+    qmp.save_state(Path::new(&path), SOON).await.unwrap();
+    reach(&handle, &RunState::Paused(PauseReason::Migrated)).await;
+    handle.destroy(GRACE).await.unwrap();
+
+    let (mut launch, fds) = place.booting("hostq-load", &says("once\n", &[]));
+    launch.incoming = true;
+    launch.paused = false;
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    assert_eq!(
+        *handle.state().borrow(),
+        RunState::Paused(PauseReason::Incoming)
+    );
+    let qmp = handle.qmp().await.unwrap();
+    drop(file);
+    let reading = File::open(&state).unwrap();
+    let set = qmp.add_fd(reading.into(), "state").await.unwrap();
+    let path = format!("/dev/fdset/{set}");
+    qmp.load_state(Path::new(&path), SOON).await.unwrap();
+    // It was stopped when it was saved, and so it is again.
+    reach(&handle, &RunState::Paused(PauseReason::Asked)).await;
+    handle.resume().await.unwrap();
+    reach(&handle, &RunState::Running).await;
+    handle.destroy(GRACE).await.unwrap();
+}

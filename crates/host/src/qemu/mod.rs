@@ -34,6 +34,7 @@ mod handle;
 mod launch;
 mod nic;
 mod placement;
+mod plug;
 mod record;
 mod state;
 mod tpm;

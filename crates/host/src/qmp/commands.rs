@@ -452,7 +452,7 @@ impl Qmp {
     /// Stops the guest and writes its whole state to a file that QEMU can write (a `/dev/fdset/N` path works), with
     /// memory at fixed offsets, so that it can be loaded by many at once.
     pub async fn save_state(&self, file: &Path, limit: Duration) -> Result<()> {
-        self.migrate_capabilities(&["mapped-ram"]).await?;
+        self.migrate_capabilities(&["mapped-ram", "events"]).await?;
         self.stop().await?;
         self.migrate(&format!("file:{}", file.display())).await?;
         self.migrated(limit).await
@@ -461,7 +461,7 @@ impl Qmp {
     /// Loads a state that [`Qmp::save_state`] wrote, into a QEMU with the same devices started with `-incoming defer`.
     /// The guest stays stopped, unless it was started to run at once.
     pub async fn load_state(&self, file: &Path, limit: Duration) -> Result<()> {
-        self.migrate_capabilities(&["mapped-ram"]).await?;
+        self.migrate_capabilities(&["mapped-ram", "events"]).await?;
         self.migrate_incoming(&format!("file:{}", file.display()))
             .await?;
         self.migrated(limit).await
