@@ -78,7 +78,7 @@ pub fn port_in_use(stage: &mut Stage) -> Result<()> {
     let text = fs::read_to_string(on.config())?;
     let port = |text: &str| -> Option<u16> {
         text.lines()
-            .find(|line| line.starts_with("listen"))?
+            .find(|line| line.starts_with("https = "))?
             .trim_matches('"')
             .rsplit(':')
             .next()?

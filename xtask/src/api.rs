@@ -73,21 +73,21 @@ fn first_difference(committed: &str, now: &str) -> Option<usize> {
 fn golden() -> Result<Vec<Golden>> {
     sh::run(tree::cargo().args(["build", "--locked", "--quiet", "-p", "debvisord"]))?;
     let daemon = tree::target().join("debug/debvisord");
-    let print = |what: &str| sh::output(Command::new(&daemon).arg(what));
+    let print = |what: &str| sh::output(Command::new(&daemon).args(["--print", what]));
     let pretty = |text: String| -> Result<String> {
         let value: Value = serde_json::from_str(&text).context("the daemon printed no JSON")?;
         Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))
     };
-    let registry = pretty(print("--print-registry")?)?;
+    let registry = pretty(print("registry")?)?;
     let proto = tree::root().join("crates/server/proto/debvisor.proto");
     Ok(vec![
         Golden {
             name: "openapi.json",
-            text: pretty(print("--print-openapi")?)?,
+            text: pretty(print("openapi")?)?,
         },
         Golden {
             name: "schema.graphql",
-            text: print("--print-graphql")?,
+            text: print("graphql")?,
         },
         Golden {
             name: "debvisor.proto",

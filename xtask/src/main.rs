@@ -9,6 +9,7 @@
 )]
 
 mod api;
+mod bench;
 mod deb;
 mod deny;
 mod down;
@@ -53,6 +54,8 @@ enum Command {
     Test(test::Args),
     /// Check the rules of the tree: import table, file sizes, forbidden words, ADR list, links
     Tidy,
+    /// Measure DebVisor beside something else in the same run
+    Bench(bench::Args),
     /// Build the Debian package of the daemon and the CLI
     Deb,
     /// Check licences, bans and sources of every dependency with cargo-deny, which it installs when missing
@@ -79,6 +82,7 @@ fn run(command: Command) -> Result<()> {
         Command::Packages { check } => packages::command(check),
         Command::Test(args) => test::command(&args),
         Command::Tidy => tidy::command(),
+        Command::Bench(args) => bench::command(&args),
         Command::Deb => deb::command(),
         Command::Deny => deny::command(),
         Command::Timings => timings::command(),

@@ -10,43 +10,62 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// Whether `/health/ready` answers 200.
-pub fn ready(socket: &Path) -> Result<bool> {
-    Ok(ask(socket, "GET", "/health/ready")?.starts_with("HTTP/1.1 200"))
+/// What may be sent along with a request.
+pub enum Body<'a> {
+    None,
+    Json(&'a Value),
+    MergePatch(&'a Value),
 }
 
-/// The JSON object that a POST without a body is answered with.
-pub fn post(socket: &Path, path: &str) -> Result<Value> {
-    let answer = ask(socket, "POST", path)?;
-    let (head, body) = answer
+/// Whether `/health/ready` answers 200.
+pub fn ready(socket: &Path) -> Result<bool> {
+    Ok(ask(socket, "GET", "/health/ready", &Body::None)?.starts_with("HTTP/1.1 200"))
+}
+
+/// The JSON object that a request is answered with; any other answer than 2xx is an error with what it says.
+pub fn call(socket: &Path, method: &str, path: &str, body: &Body<'_>) -> Result<Value> {
+    let answer = ask(socket, method, path, body)?;
+    let (head, text) = answer
         .split_once("\r\n\r\n")
         .context("an answer without a head")?;
     let status = head.lines().next().unwrap_or_default();
     if !status.contains(" 20") {
-        bail!("POST {path} was answered with `{status}`: {}", body.trim());
+        bail!(
+            "{method} {path} was answered with `{status}`: {}",
+            text.trim()
+        );
     }
     // From the first brace to the last: a body in one chunk has its length around it.
-    let json = body
+    let json = text
         .find('{')
-        .zip(body.rfind('}'))
-        .map(|(from, to)| &body[from..=to]);
+        .zip(text.rfind('}'))
+        .map(|(from, to)| &text[from..=to]);
     serde_json::from_str(json.unwrap_or_default())
-        .with_context(|| format!("POST {path} was not answered with JSON"))
+        .with_context(|| format!("{method} {path} was not answered with JSON"))
 }
 
 /// The whole answer, head and body.
-fn ask(socket: &Path, method: &str, path: &str) -> Result<String> {
+fn ask(socket: &Path, method: &str, path: &str, body: &Body<'_>) -> Result<String> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("cannot connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+    let (kind, body) = match body {
+        Body::None => ("", String::new()),
+        Body::Json(value) => ("Content-Type: application/json\r\n", value.to_string()),
+        Body::MergePatch(value) => (
+            "Content-Type: application/merge-patch+json\r\n",
+            value.to_string(),
+        ),
+    };
     // In one write: a server that answers after the first line would otherwise break the pipe under the rest.
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(1 << 20).read_to_end(&mut answer)?;
+    stream.take(4 << 20).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

@@ -55,8 +55,10 @@ pub fn docs() -> Result<()> {
     sh::run_within(&mut command, CHECK)
 }
 
-pub fn tests(filter: Option<&str>) -> Result<()> {
-    let mut args = if nextest() {
+/// Tests of every crate; without those that build images and boot whole Debians when it must be quick.
+pub fn tests(filter: Option<&str>, fast: bool) -> Result<()> {
+    let with_nextest = nextest();
+    let mut args = if with_nextest {
         vec![
             "nextest",
             "run",
@@ -70,6 +72,9 @@ pub fn tests(filter: Option<&str>) -> Result<()> {
         vec!["test", "--no-fail-fast", "--all-targets"]
     };
     args.extend(["--workspace", "--locked", "--exclude", SYSTEM_TESTS]);
+    if fast && with_nextest {
+        args.extend(["-E", "not binary(recipes)"]);
+    }
     args.extend(filter);
     cargo(&args, TESTS)
 }

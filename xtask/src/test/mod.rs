@@ -73,7 +73,7 @@ pub fn command(args: &Args) -> Result<()> {
         ]);
     }
     if !args.lab {
-        steps.push(always("tests", || cargo::tests(filter)));
+        steps.push(always("tests", || cargo::tests(filter, args.fast)));
     }
     if filter.is_none() && !args.lab {
         steps.push(always("doc tests", cargo::doc_tests));

@@ -13,23 +13,36 @@ use crate::{
     tree,
 };
 
-/// Writes the configuration when there is none, or when its port was taken by somebody else. True when it changed.
+/// The ports of an instance: HTTPS and gRPC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ports {
+    https: u16,
+    grpc: u16,
+}
+
+/// Ports of the manual, taken when nobody has them.
+const USUAL: Ports = Ports {
+    https: 8443,
+    grpc: 7443,
+};
+
+/// Writes the configuration when there is none, or when a port was taken by somebody else. True when it changed.
 pub fn write(instance: &Instance) -> Result<bool> {
     let path = instance.config();
     let former = fs::read_to_string(&path).ok();
-    let port = match former.as_deref().and_then(port_in) {
-        Some(port) if daemons::pids(instance, Role::Api).is_empty() && !free(port) => {
-            let other = choose()?;
-            println!(
-                "port {port} of instance `{}` is in use by another program: taking {other}",
-                instance.name
-            );
-            other
-        }
-        Some(port) => port,
-        None => choose()?,
+    let runs = !daemons::pids(instance, Role::Api).is_empty();
+    let ports = match former.as_deref().and_then(ports_in) {
+        Some(ports) if runs => ports,
+        Some(ports) => Ports {
+            https: keep(ports.https, instance)?,
+            grpc: keep(ports.grpc, instance)?,
+        },
+        None => Ports {
+            https: choose(USUAL.https)?,
+            grpc: choose(USUAL.grpc)?,
+        },
     };
-    let text = text(instance, port)?;
+    let text = text(instance, ports);
     if former.as_deref() == Some(text.as_str()) {
         return Ok(false);
     }
@@ -37,37 +50,56 @@ pub fn write(instance: &Instance) -> Result<bool> {
     Ok(true)
 }
 
+fn keep(port: u16, instance: &Instance) -> Result<u16> {
+    if free(port) {
+        return Ok(port);
+    }
+    let other = choose(port)?;
+    println!(
+        "port {port} of instance `{}` is in use by another program: taking {other}",
+        instance.name
+    );
+    Ok(other)
+}
+
 /// Where the instance answers.
 pub fn url(instance: &Instance) -> Result<String> {
     let path = instance.config();
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", short(&path)))?;
-    let port = port_in(&text).with_context(|| format!("{} names no port", short(&path)))?;
-    Ok(format!("https://127.0.0.1:{port}"))
+    let ports = ports_in(&text).with_context(|| format!("{} names no ports", short(&path)))?;
+    Ok(format!("https://127.0.0.1:{}", ports.https))
 }
 
-fn text(instance: &Instance, port: u16) -> Result<String> {
-    let uid = daemons::api_uid()?;
-    Ok(format!(
-        "# Written by `cargo xtask up`; gone with `cargo xtask down --guests`.\nlisten = \"127.0.0.1:{port}\"\nstate_dir = \"{}\"\nrun_dir = \"{}\"\ncache_dir = \"{}\"\nnetns = \"{}\"\napi_uid = {uid}\n",
+fn text(instance: &Instance, ports: Ports) -> String {
+    format!(
+        "# Written by `cargo xtask up`; gone with `cargo xtask down --guests`.\nstate_dir = \"{}\"\nrun_dir = \"{}\"\ncache_dir = \"{}\"\n\n[listen]\nhttps = \"127.0.0.1:{}\"\ngrpc = \"127.0.0.1:{}\"\n\n[network]\nnamespace = \"{}\"\n\n[log]\nformat = \"text\"\n",
         instance.dir().display(),
         instance.run_dir().display(),
         tree::cache().display(),
+        ports.https,
+        ports.grpc,
         instance.netns(),
-    ))
+    )
 }
 
-fn port_in(text: &str) -> Option<u16> {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("listen = "))?;
-    line.trim_matches('"').rsplit(':').next()?.parse().ok()
+fn ports_in(text: &str) -> Option<Ports> {
+    let port = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))?;
+        line.trim_matches('"').rsplit(':').next()?.parse().ok()
+    };
+    Some(Ports {
+        https: port("https")?,
+        grpc: port("grpc")?,
+    })
 }
 
-/// The port of the manual when it is free, else one that the kernel names.
-fn choose() -> Result<u16> {
-    if free(8443) {
-        return Ok(8443);
+/// The port that is wished for when it is free, else one that the kernel names.
+fn choose(wish: u16) -> Result<u16> {
+    if free(wish) {
+        return Ok(wish);
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port of 127.0.0.1 is free")?;
     Ok(listener.local_addr()?.port())
@@ -82,9 +114,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_is_kept_from_the_file() {
+    fn ports_are_kept_from_the_file() {
         let instance = Instance::named("t").unwrap();
-        assert_eq!(port_in(&text(&instance, 4711).unwrap()), Some(4711));
-        assert_eq!(port_in("x = 1\n"), None);
+        let ports = Ports {
+            https: 4711,
+            grpc: 4712,
+        };
+        assert_eq!(ports_in(&text(&instance, ports)), Some(ports));
+        assert_eq!(ports_in("x = 1\n"), None);
     }
 }

@@ -48,6 +48,18 @@ impl Sort {
 
 /// Makes what is not there yet. What somebody has changed since is left as it is.
 pub fn make(instance: &Instance, sort: Sort) -> Result<()> {
+    let vm = ground(instance, sort)?;
+    if create(instance, vm)? {
+        follow(instance, "vm", "hello", BOOT, |object| {
+            stage(object, "running", &["crashed"])
+        })?;
+        answers(instance, sort)?;
+    }
+    Ok(())
+}
+
+/// Makes what a guest stands on, and answers the guest's own manifest.
+pub fn ground(instance: &Instance, sort: Sort) -> Result<&'static str> {
     for document in GROUND.split("---\n") {
         create(instance, document)?;
     }
@@ -56,13 +68,7 @@ pub fn make(instance: &Instance, sort: Sort) -> Result<()> {
     follow(instance, "image", sort.image(), IMAGE, |object| {
         stage(object, "ready", &["failed"])
     })?;
-    if create(instance, vm)? {
-        follow(instance, "vm", "hello", BOOT, |object| {
-            stage(object, "running", &["crashed"])
-        })?;
-        answers(instance, sort)?;
-    }
-    Ok(())
+    Ok(vm)
 }
 
 /// True when it was made now.
@@ -131,28 +137,43 @@ fn stage(object: &Value, wanted: &str, fatal: &[&str]) -> Stage {
         return Stage::Done;
     }
     if fatal.contains(&state) {
-        let why: Vec<_> = conditions()
+        let why = conditions()
             .filter_map(|one| one["message"].as_str())
-            .filter(|text| !text.is_empty())
-            .collect();
+            .chain(status["message"].as_str());
+        let why: Vec<_> = why.filter(|text| !text.is_empty()).collect();
         return Stage::Failed(format!("{state}: {}", why.join("; ")));
     }
-    let step = status["progress"].as_object().map(|progress| {
-        let part = |name: &str| {
-            progress
-                .get(name)
-                .map(|value| value.to_string().trim_matches('"').to_owned())
-                .unwrap_or_default()
-        };
-        format!("{} {} %", part("step"), part("percent"))
-    });
-    let note = step
-        .or_else(|| said("Waiting").map(str::to_owned))
-        .or_else(|| said("Reconciled").map(str::to_owned));
+    let note = status["message"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .or_else(|| said("Waiting"))
+        .or_else(|| said("Reconciled"));
     Stage::On(match note {
         Some(note) if !note.is_empty() => format!("{state}, {note}"),
         _ => state.to_owned(),
     })
+}
+
+/// The step and percentage of the task that works on an object.
+fn working(instance: &Instance, object: &Value) -> Result<Option<String>> {
+    let Some(name) = object["status"]["task"]
+        .as_str()
+        .filter(|name| !name.is_empty())
+    else {
+        return Ok(None);
+    };
+    let Some(task) = show(instance, "task", name)? else {
+        return Ok(None);
+    };
+    let status = &task["status"];
+    let step = status["step"]
+        .as_str()
+        .filter(|step| !step.is_empty())
+        .unwrap_or("queued");
+    Ok(Some(format!(
+        "{step}, {} %",
+        status["progress"].as_u64().unwrap_or(0)
+    )))
 }
 
 /// Shows the stages of an object until it is there.
@@ -174,7 +195,7 @@ fn follow(
                 return Ok(());
             }
             Stage::Failed(why) => bail!("the {kind} `{name}` {why}"),
-            Stage::On(what) => line.show(&what),
+            Stage::On(what) => line.show(&working(instance, &object)?.unwrap_or(what)),
         }
         if Instant::now() > end {
             bail!(
@@ -225,7 +246,12 @@ fn answers(instance: &Instance, sort: Sort) -> Result<()> {
 
 /// Says where the instance is and what can be tried.
 pub fn tell(instance: &Instance, guest: bool, took: Duration) -> Result<()> {
-    let code = http::post(&instance.api_socket(), "/api/v1/login/code")?;
+    let code = http::call(
+        &instance.api_socket(),
+        "POST",
+        "/api/v1/login/code",
+        &http::Body::None,
+    )?;
     let text = |name: &str| code[name].as_str().unwrap_or_default().to_owned();
     let url = config::url(instance)?;
     println!(

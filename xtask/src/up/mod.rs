@@ -65,6 +65,11 @@ pub fn command(args: &Args) -> Result<()> {
     first::tell(&instance, !args.bare, begin.elapsed())
 }
 
+/// Project, pool, network and the tiny image, without a guest.
+pub fn ground(instance: &Instance) -> Result<()> {
+    first::ground(instance, first::Sort::Tiny).map(|_| ())
+}
+
 /// Builds and starts the daemons of an instance, or leaves those that run what was built.
 pub fn start(instance: &Instance, release: bool) -> Result<()> {
     let mut cargo = tree::cargo();
