@@ -4,6 +4,7 @@
 //! answer: compares on the create and modification revision of a key, up to [`MAX_WRITES`] writes in a transaction,
 //! one global revision, watches that see each commit once and in order.
 
+pub mod blobs;
 pub mod clock;
 pub mod conformance;
 mod history;
