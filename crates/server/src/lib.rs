@@ -1,1 +1,26 @@
-//! Placeholder, replaced by the first slice.
+//! The surfaces: REST, OpenAPI, watch, GraphQL, gRPC, health, metrics and the panel's files, over TLS 1.3 and the local
+//! socket.
+//!
+//! Every surface interprets the one registry at run time and turns what it gets into a [`runtime::Request`] for the
+//! gate. **Invariant:** `server` names no kind: a kind that is declared tomorrow appears in every surface without an
+//! edit here. It keeps no state of its own but open connections, tickets and counters.
+
+mod app;
+mod front;
+mod health;
+mod limits;
+mod metrics;
+mod net;
+mod openapi;
+mod pages;
+mod reply;
+mod rest;
+mod server;
+mod streams;
+mod watch;
+
+pub use health::{Check, Finding};
+pub use limits::Limits;
+pub use net::Listeners;
+pub use openapi::openapi;
+pub use server::{Builder, Ended, Server};

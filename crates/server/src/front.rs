@@ -1,0 +1,218 @@
+//! The way every HTTP request goes: id, phase, origin, route, headers, count, one log line.
+
+use crate::app::{App, Call};
+use crate::net::Peer;
+use crate::reply::{self, Failure, Outcome};
+use crate::{health, pages, rest};
+use axum::body::Body;
+use axum::response::Response;
+use futures::FutureExt;
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
+use http::{HeaderMap, Method, Request, StatusCode};
+use model::{Error, What};
+use runtime::Surface;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest foreign request id that is kept.
+const ID: usize = 128;
+
+/// Answers one request.
+pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) -> Response {
+    let begun = Instant::now();
+    let id = request_id(&app, request.headers());
+    let trace = trace_id(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let call = Call::new(app.clone(), id.clone(), peer, Surface::Rest);
+    let actor = call.actor_name().to_owned();
+    let from = call.peer.ip();
+    let routed = AssertUnwindSafe(route(call, request, &path)).catch_unwind();
+    let (name, outcome) = match routed.await {
+        Ok(answered) => answered,
+        Err(_) => (
+            "panic",
+            Err(Error::internal("the handler of this request panicked").into()),
+        ),
+    };
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(failure) => failure.response(&id),
+    };
+    seal(&app, &mut response, &id, &path);
+    let took = begun.elapsed();
+    let status = response.status().as_u16();
+    app.metrics.answered(name, status, took);
+    tracing::info!(
+        request_id = id,
+        trace_id = trace,
+        method = %method,
+        path,
+        status,
+        actor,
+        from = from.map(tracing::field::display),
+        ms = took.as_secs_f64() * 1000.0,
+        "request"
+    );
+    response
+}
+
+async fn route(call: Call, request: Request<Body>, path: &str) -> (&'static str, Outcome) {
+    // Live says that the process lives, also while it ends.
+    if path == "/health/live" {
+        return ("health", health::live(request.method()));
+    }
+    if call.app.closing.is_cancelled() {
+        let error = Error::new(
+            What::Unavailable(Duration::from_secs(5)),
+            "this process is shutting down",
+        );
+        return ("closing", Err(error.into()));
+    }
+    if let Err(failure) = same_origin(&request) {
+        return ("origin", Err(failure));
+    }
+    if let Some(rest) = path.strip_prefix("/api/v1/") {
+        return rest::answer(call, request, rest).await;
+    }
+    let method = request.method().clone();
+    let reads = method == Method::GET || method == Method::HEAD;
+    let only_reads = |name, outcome: Outcome| match reads {
+        true => (name, outcome),
+        false => (name, Err(Failure::Method(vec![Method::GET]))),
+    };
+    match path {
+        "/health/ready" | "/health/startup" | "/health/detail" => {
+            let outcome = health::answer(&call, path).await;
+            only_reads("health", outcome)
+        }
+        "/metrics" => only_reads("metrics", metrics(&call)),
+        "/api/openapi.json" => only_reads("openapi", openapi(&call)),
+        "/api/docs" => only_reads("docs", pages::docs(&call)),
+        "/api/versions" => only_reads("versions", rest::versions::answer(None)),
+        _ => {
+            if let Some(which) = path.strip_prefix("/api/versions/") {
+                return only_reads("versions", rest::versions::answer(Some(which)));
+            }
+            if path == "/api" || path.starts_with("/api/") || path.starts_with("/health/") {
+                let error = Error::not_found(format!("there is nothing at {path}"))
+                    .hint("the API begins at /api/v1; /api/docs describes it");
+                return ("unknown", Err(error.into()));
+            }
+            only_reads("panel", pages::panel(path))
+        }
+    }
+}
+
+fn metrics(call: &Call) -> Outcome {
+    call.need("metrics", "read")?;
+    let text = call.app.metrics.text(&call.app.cx.cache().counts());
+    Ok(reply::raw(
+        StatusCode::OK,
+        text.into(),
+        "text/plain; version=0.0.4; charset=utf-8",
+    ))
+}
+
+fn openapi(call: &Call) -> Outcome {
+    call.need("registry", "read")?;
+    Ok(reply::raw(
+        StatusCode::OK,
+        call.app.openapi.clone(),
+        "application/json",
+    ))
+}
+
+/// A page of another site can make a browser send our client certificate along. So what changes something, and what
+/// becomes a socket, is refused when its Origin is not ours.
+fn same_origin(request: &Request<Body>) -> Result<(), Failure> {
+    let method = request.method();
+    let harmless = (method == Method::GET || method == Method::HEAD || method == Method::OPTIONS)
+        && !request.headers().contains_key(UPGRADE);
+    let Some(origin) = request.headers().get(ORIGIN) else {
+        return Ok(());
+    };
+    if harmless {
+        return Ok(());
+    }
+    let ours = request
+        .uri()
+        .authority()
+        .map(|a| a.as_str())
+        .or_else(|| request.headers().get(HOST).and_then(|h| h.to_str().ok()));
+    let theirs = origin
+        .to_str()
+        .ok()
+        .and_then(|o| o.strip_prefix("https://"));
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if ours.eq_ignore_ascii_case(theirs) => Ok(()),
+        _ => Err(Failure::http(
+            StatusCode::FORBIDDEN,
+            "FOREIGN_ORIGIN",
+            "a page of another site may not do this".to_owned(),
+            None,
+        )),
+    }
+}
+
+/// The caller's id when it is harmless in a log, else a new one.
+pub(crate) fn request_id(app: &App, headers: &HeaderMap) -> String {
+    let good = |text: &&str| {
+        !text.is_empty()
+            && text.len() <= ID
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    headers
+        .get("x-request-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(good)
+        .map(str::to_owned)
+        .unwrap_or_else(|| app.cx.clock().uid().to_string())
+}
+
+/// The trace that a W3C `traceparent` names.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let id = text.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+/// Headers that every response has.
+fn seal(app: &App, response: &mut Response, id: &str, path: &str) {
+    const ALL: [(&str, &str); 6] = [
+        ("strict-transport-security", "max-age=31536000"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+        (
+            "permissions-policy",
+            "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+        ),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in ALL {
+        headers.insert(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+    }
+    let csp = HeaderName::from_static("content-security-policy");
+    headers.entry(csp).or_insert(HeaderValue::from_static(
+        "default-src 'none'; frame-ancestors 'none'",
+    ));
+    if path.starts_with("/api/") {
+        headers.insert(
+            HeaderName::from_static("x-api-version"),
+            HeaderValue::from_static("v1"),
+        );
+    }
+    reply::set(response, HeaderName::from_static("x-request-id"), id);
+    let ends = app.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if ends && response.version() == http::Version::HTTP_11 {
+        reply::set(response, CONNECTION, "close");
+    }
+}

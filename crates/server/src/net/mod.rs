@@ -1,0 +1,12 @@
+//! Sockets: listening, TLS, who the peer is, and one task per connection. Knows bytes and HTTP framing, no route.
+
+mod connection;
+mod listen;
+mod peer;
+mod systemd;
+mod tls;
+
+pub(crate) use connection::{Acceptor, Doors};
+pub use listen::Listeners;
+pub(crate) use peer::Peer;
+pub(crate) use tls::{ClientCertificate, config};

@@ -1,0 +1,302 @@
+//! Objects: list, get, create, apply, patch, delete, act.
+
+use super::{Params, path, read_json};
+use crate::app::Call;
+use crate::reply::{self, Failure, Outcome};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::{HeaderMap, Method, Request, StatusCode};
+use model::{Error, Kind, ObjectRef, VERSION};
+use runtime::{Answer, Listed, Op};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `GET` or `POST` on the objects of a kind.
+pub(super) async fn collection(
+    call: &Call,
+    kind: &'static Kind,
+    project: Option<String>,
+    request: Request<Body>,
+) -> Outcome {
+    if request.method() == Method::POST {
+        return create(call, kind, project, request).await;
+    }
+    let params = Params::read(
+        request.uri(),
+        &["limit", "after", "selector", "fields", "sort", "search"],
+    )?;
+    let op = Op::List {
+        kind: kind.name.into(),
+        project,
+        query: params.query()?,
+    };
+    let admitted = call.app.gate.admit(call.request(op)?)?;
+    match call.app.desk.carry_out(admitted).await? {
+        Answer::List(listed) => Ok(list(kind, &listed)),
+        answer => respond(call, answer, false),
+    }
+}
+
+/// A page, glued together from the bytes that the cache holds.
+fn list(kind: &Kind, listed: &Listed) -> Response {
+    let size: usize = listed.items.iter().map(|item| item.len() + 1).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    out.put_slice(
+        format!(
+            "{{\"version\":\"{VERSION}\",\"kind\":\"{}-list\",\"revision\":\"{}\",\"total\":{}",
+            kind.name, listed.revision, listed.total
+        )
+        .as_bytes(),
+    );
+    if let Some(next) = &listed.next {
+        out.put_slice(b",\"next\":");
+        out.put_slice(Value::from(next.as_str()).to_string().as_bytes());
+    }
+    out.put_slice(b",\"items\":[");
+    for (at, item) in listed.items.iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b',');
+        }
+        out.put_slice(item);
+    }
+    out.put_slice(b"]}");
+    reply::raw(StatusCode::OK, out.freeze(), "application/json")
+}
+
+async fn create(
+    call: &Call,
+    kind: &'static Kind,
+    project: Option<String>,
+    request: Request<Body>,
+) -> Outcome {
+    let params = Params::read(request.uri(), &["dry_run"])?;
+    let (parts, body) = request.into_parts();
+    // Nobody's body is read before he is known.
+    call.need(kind.name, "create")?;
+    let body = read_json(call, &parts.headers, body, &["application/json"]).await?;
+    let op = Op::Create {
+        kind: kind.name.into(),
+        project,
+        body,
+    };
+    write(call, &parts.headers, &params, op).await
+}
+
+/// `GET`, `PUT`, `PATCH` or `DELETE` on one object.
+pub(super) async fn one(
+    call: &Call,
+    kind: &'static Kind,
+    target: ObjectRef,
+    request: Request<Body>,
+) -> Outcome {
+    let (parts, body) = request.into_parts();
+    let method = parts.method.as_str();
+    match method {
+        "PUT" | "PATCH" => {
+            let params = Params::read(&parts.uri, &["dry_run"])?;
+            call.need(kind.name, "update")?;
+            let op = if method == "PUT" {
+                let body = read_json(call, &parts.headers, body, &["application/json"]).await?;
+                // With If-Match the object must be there; without, apply makes it.
+                let create = !parts.headers.contains_key(IF_MATCH);
+                Op::Update {
+                    target,
+                    body,
+                    create,
+                }
+            } else {
+                let kinds = ["application/merge-patch+json", "application/json"];
+                let body = read_json(call, &parts.headers, body, &kinds).await?;
+                Op::Patch { target, body }
+            };
+            write(call, &parts.headers, &params, op).await
+        }
+        "DELETE" => {
+            let params = Params::read(&parts.uri, &["dry_run", "keep"])?;
+            let keep = keep(call, &params.words("keep"))?;
+            write(call, &parts.headers, &params, Op::Delete { target, keep }).await
+        }
+        _ => {
+            Params::read(&parts.uri, &[])?;
+            let admitted = call.app.gate.admit(call.request(Op::Get { target })?)?;
+            let answer = call.app.desk.carry_out(admitted).await?;
+            if let Answer::Object { revision, .. } = &answer
+                && let Some(known) = parts.headers.get(IF_NONE_MATCH)
+                && tags(known.to_str().unwrap_or_default()).any(|tag| tag == *revision)
+            {
+                let mut response = reply::empty(StatusCode::NOT_MODIFIED);
+                reply::set(&mut response, ETAG, &format!("\"{revision}\""));
+                return Ok(response);
+            }
+            respond(call, answer, false)
+        }
+    }
+}
+
+/// Kinds that stay when their owner is deleted: singular, plural, or the last word of either.
+fn keep(call: &Call, words: &[String]) -> model::Result<Vec<String>> {
+    words
+        .iter()
+        .map(|word| {
+            let registry = call.app.cx.registry();
+            match registry.get(word) {
+                Some(declared) => Ok(declared.kind().name.to_owned()),
+                None => registry
+                    .by_plural(word)
+                    .map(|declared| declared.kind().name.to_owned())
+                    .map_err(|e| {
+                        let mut wrong =
+                            model::Violation::new("?keep", format!("`{word}` is not a kind"));
+                        wrong.hint = e.hint;
+                        Error::invalid(vec![wrong])
+                    }),
+            }
+        })
+        .collect()
+}
+
+/// `POST` on an action.
+pub(super) async fn act(
+    call: &Call,
+    target: ObjectRef,
+    verb: String,
+    request: Request<Body>,
+) -> Outcome {
+    let params = Params::read(request.uri(), &["dry_run"])?;
+    let (parts, body) = request.into_parts();
+    call.need(&target.kind, &verb)?;
+    let input = read_json(call, &parts.headers, body, &["application/json"]).await?;
+    let op = Op::Act {
+        target,
+        verb,
+        params: input,
+    };
+    write(call, &parts.headers, &params, op).await
+}
+
+/// Everything that writes: preconditions and dry run come from headers and parameters.
+async fn write(call: &Call, headers: &HeaderMap, params: &Params, op: Op) -> Outcome {
+    let mut request = call.request(op)?;
+    request.dry_run = params.flag("dry_run")?;
+    request.if_match = if_match(headers)?;
+    request.idempotency = text(headers, "idempotency-key")?;
+    let dry_run = request.dry_run;
+    let admitted = call.app.gate.admit(request)?;
+    let answer = call.app.desk.carry_out(admitted).await?;
+    respond(call, answer, dry_run)
+}
+
+fn text(headers: &HeaderMap, name: &str) -> model::Result<Option<String>> {
+    headers
+        .get(name)
+        .map(|value| {
+            value
+                .to_str()
+                .map(str::to_owned)
+                .map_err(|_| Error::field(name, "must be visible ASCII"))
+        })
+        .transpose()
+}
+
+/// If-Match carries one revision, as ETag gave it, or `*`.
+fn if_match(headers: &HeaderMap) -> Outcome<Option<String>> {
+    let Some(text) = text(headers, "if-match")? else {
+        return Ok(None);
+    };
+    let mut all = tags(&text);
+    match (all.next(), all.next()) {
+        (Some(one), None) if !text.trim_start().starts_with("W/") => Ok(Some(one.to_owned())),
+        _ => Err(Failure::Error(
+            Error::field("If-Match", format!("`{text}` is not one strong entity tag"))
+                .hint("send the ETag of the object as it was read, in quotes"),
+        )),
+    }
+}
+
+fn tags(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'))
+}
+
+/// The metadata of an answer that headers need.
+#[derive(Deserialize)]
+struct Head {
+    kind: String,
+    metadata: HeadMeta,
+}
+
+#[derive(Deserialize)]
+struct HeadMeta {
+    name: String,
+    #[serde(default)]
+    project: Option<String>,
+}
+
+fn location(call: &Call, json: &Bytes) -> Option<String> {
+    let head: Head = serde_json::from_slice(json).ok()?;
+    let kind = call.app.cx.registry().get(&head.kind)?.kind();
+    Some(path::of(
+        kind,
+        head.metadata.project.as_deref(),
+        &head.metadata.name,
+    ))
+}
+
+fn respond(call: &Call, answer: Answer, dry_run: bool) -> Outcome {
+    let json = |status, bytes| reply::raw(status, bytes, "application/json");
+    let mut response = match answer {
+        Answer::Object {
+            json: bytes,
+            revision,
+            created,
+        } => {
+            let made = created && !dry_run;
+            let at = if made { location(call, &bytes) } else { None };
+            let status = if made {
+                StatusCode::CREATED
+            } else {
+                StatusCode::OK
+            };
+            let mut response = json(status, bytes);
+            if !revision.is_empty() && !(dry_run && created) {
+                reply::set(&mut response, ETAG, &format!("\"{revision}\""));
+            }
+            if let Some(at) = at {
+                reply::set(&mut response, LOCATION, &at);
+            }
+            response
+        }
+        Answer::Accepted { task } if dry_run => json(StatusCode::OK, task),
+        Answer::Accepted { task } => {
+            let at = location(call, &task);
+            let mut response = json(StatusCode::ACCEPTED, task);
+            if let Some(at) = at {
+                reply::set(&mut response, LOCATION, &at);
+            }
+            response
+        }
+        Answer::Deleting { json: bytes } if dry_run => json(StatusCode::OK, bytes),
+        Answer::Deleting { json: bytes } => json(StatusCode::ACCEPTED, bytes),
+        Answer::Deleted => reply::empty(StatusCode::NO_CONTENT),
+        Answer::List(_) => {
+            return Err(Error::internal("one object was asked for and a list was answered").into());
+        }
+    };
+    if dry_run {
+        reply::set(
+            &mut response,
+            http::HeaderName::from_static("x-dry-run"),
+            "true",
+        );
+    }
+    Ok(response)
+}
+
+/// Intent, observation, conditions, claims, open tasks and recent events of one object, in one answer.
+pub(super) async fn explain(call: &Call, target: ObjectRef) -> Outcome {
+    let admitted = call.app.gate.admit(call.request(Op::Get { target })?)?;
+    let explained = call.app.desk.explain(admitted).await?;
+    Ok(reply::json(StatusCode::OK, &explained))
+}

@@ -1,0 +1,225 @@
+//! What a hostile or broken peer tries.
+
+use crate::house::{House, limits, told};
+use reqwest::Method;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
+use server::Limits;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+async fn tls(house: &House) -> TlsStream<TcpStream> {
+    use runtime::Authority;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from(house.ca.ca().der)).unwrap();
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(house.https).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
+}
+
+/// Everything until the peer closes, and how long that took.
+async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> (String, Duration) {
+    let begun = Instant::now();
+    let mut all = Vec::new();
+    let read = stream.read_to_end(&mut all);
+    let _ = tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .expect("the server hangs up");
+    (String::from_utf8_lossy(&all).into_owned(), begun.elapsed())
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let house = House::open().await;
+    let mut stream = tls(&house).await;
+    let head = format!(
+        "GET /health/live HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
+        "x".repeat(80 * 1024)
+    );
+    let _ = stream.write_all(head.as_bytes()).await;
+    let _ = stream.flush().await;
+    // What was sent and not read makes the kernel reset the connection, so the answer may be lost on its way.
+    let (answer, _) = until_closed(&mut stream).await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
+    let mut stream = tls(&house).await;
+    let many: String = (0..200).map(|n| format!("x-{n}: 1\r\n")).collect();
+    let _ = stream
+        .write_all(format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n").as_bytes())
+        .await;
+    stream.flush().await.unwrap();
+    let (answer, _) = until_closed(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_too_slow_is_refused() {
+    let house = House::open().await;
+    let path = "/api/v1/projects/default/lamps";
+    let body = json!({ "metadata": { "name": "a" }, "spec": { "x": "x".repeat(2 << 20) } });
+    let (status, problem) = told(
+        house
+            .ask(Method::POST, path)
+            .json(&body)
+            .send()
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (413, Some("BODY_TOO_LARGE"))
+    );
+    let slow = async_stream::stream! {
+        yield Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"{"));
+        std::future::pending::<()>().await;
+    };
+    let asked = house
+        .ask(Method::POST, path)
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(slow));
+    let (status, _) = told(asked.send().await.unwrap()).await;
+    assert_eq!(status, 408);
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_dribbles_is_hung_up_on() {
+    let house = House::open().await;
+    // No handshake at all.
+    let mut silent = TcpStream::connect(house.https).await.unwrap();
+    let (_, took) = until_closed(&mut silent).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    // A handshake and nothing more.
+    let (_, took) = until_closed(&mut tls(&house).await).await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    // A head, one byte at a time, without end.
+    let (mut reader, mut writer) = tokio::io::split(tls(&house).await);
+    let dribble = async {
+        for byte in b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
+            .iter()
+            .chain(std::iter::repeat(&b'x'))
+        {
+            if writer.write_all(&[*byte]).await.is_err() || writer.flush().await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let took = tokio::select! {
+        () = dribble => Duration::ZERO,
+        (_, took) = until_closed(&mut reader) => took,
+    };
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let house = House::with(Limits {
+        connections_per_address: 3,
+        head: Duration::from_secs(10),
+        ..limits()
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(tls(&house).await);
+    }
+    let mut fourth = TcpStream::connect(house.https).await.unwrap();
+    let (_, took) = until_closed(&mut fourth).await;
+    assert!(
+        took < Duration::from_millis(400),
+        "closed before the handshake could time out: {took:?}"
+    );
+    drop(open);
+    let again = async {
+        loop {
+            if house
+                .stranger()
+                .get(house.url("/health/live"))
+                .send()
+                .await
+                .is_ok()
+            {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), again)
+        .await
+        .unwrap();
+}
+
+/// A ClientHello that offers TLS 1.2 at most, byte by byte as RFC 5246 has it: our own TLS library cannot make one.
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let house = House::open().await;
+    for at in [house.https] {
+        let mut hello = vec![0x03, 0x03];
+        hello.extend([7u8; 32]);
+        hello.push(0);
+        hello.extend([0, 4, 0xc0, 0x2b, 0xc0, 0x2f]); // ECDHE with AES-128-GCM
+        hello.extend([1, 0]);
+        let mut extensions = Vec::new();
+        extensions.extend([0, 10, 0, 4, 0, 2, 0, 29]); // supported_groups: x25519
+        extensions.extend([0, 11, 0, 2, 1, 0]); // ec_point_formats
+        extensions.extend([0, 13, 0, 6, 0, 4, 4, 3, 8, 4]); // signature_algorithms
+        hello.extend((extensions.len() as u16).to_be_bytes());
+        hello.extend(extensions);
+        let mut message = vec![1, 0];
+        message.extend((hello.len() as u16).to_be_bytes());
+        message.extend(hello);
+        let mut record = vec![22, 3, 1];
+        record.extend((message.len() as u16).to_be_bytes());
+        record.extend(message);
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(&record).await.unwrap();
+        let mut answer = [0u8; 7];
+        tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (answer[0], answer[5], answer[6]),
+            (21, 2, 70),
+            "a fatal alert: protocol_version"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_ca_is_no_certificate() {
+    let house = House::open().await;
+    let other = House::open().await;
+    let stranger = crate::house::client(&house.ca, Some(&other.identity));
+    assert!(
+        stranger
+            .get(house.url("/health/live"))
+            .send()
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
+async fn plain_http_answers_nothing() {
+    let house = House::open().await;
+    let mut stream = TcpStream::connect(house.https).await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let (answer, _) = until_closed(&mut stream).await;
+    assert!(!answer.contains("HTTP"), "{answer}");
+}

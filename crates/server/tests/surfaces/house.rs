@@ -1,0 +1,185 @@
+//! A whole server over real sockets: memory store, engine, internal CA, TLS, local socket.
+
+use crate::demo;
+use identity::{Ca, CaConfig};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use runtime::{Authority, Clock, Cx, CxBuilder, Engine, Registry, Seal, SystemClock};
+use serde_json::{Value, json};
+use server::{Ended, Limits, Listeners, Server};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub struct House {
+    pub cx: Cx,
+    pub ca: Arc<Ca>,
+    pub https: SocketAddr,
+    pub grpc: SocketAddr,
+    pub unix: PathBuf,
+    /// PEM certificate and key of the administrator.
+    pub identity: (String, String),
+    pub client: Client,
+    pub stop: CancellationToken,
+    pub serving: JoinHandle<model::Result<Ended>>,
+    _dir: tempfile::TempDir,
+}
+
+pub fn registry() -> Registry {
+    Registry::new(&[runtime::SUBSYSTEMS, identity::SUBSYSTEMS, demo::SUBSYSTEMS]).unwrap()
+}
+
+pub fn limits() -> Limits {
+    Limits {
+        handshake: Duration::from_millis(500),
+        head: Duration::from_millis(700),
+        body: Duration::from_millis(700),
+        ping: Duration::from_millis(200),
+        pong: Duration::from_millis(600),
+        drain: Duration::from_millis(200),
+        complete: Duration::from_secs(2),
+        ..Limits::default()
+    }
+}
+
+impl House {
+    pub async fn open() -> House {
+        House::with(limits()).await
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
+    pub async fn with(limits: Limits) -> House {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::Builder::new()
+            .prefix("server-")
+            .tempdir()
+            .unwrap();
+        let cx = CxBuilder::new(registry(), store::Memory::new())
+            .seal(Arc::new(Mirror))
+            .build()
+            .await
+            .unwrap();
+        Engine::start(&cx);
+        identity::project::make_default(&cx).await.unwrap();
+        let ca = Ca::open(CaConfig {
+            folder: dir.path().join("pki"),
+            cluster: "test".into(),
+            names: vec!["localhost".into(), "127.0.0.1".into()],
+            now: Arc::new(|| SystemClock.now()),
+        })
+        .unwrap();
+        let identity = certificate(&ca);
+        let mut listeners = Listeners::new();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let https = listeners.bind_https(any).await.unwrap();
+        let grpc = listeners.bind_grpc(any).await.unwrap();
+        let unix = dir.path().join("api.sock");
+        listeners.bind_unix(&unix).await.unwrap();
+        let server = Server::builder(cx.clone(), ca.clone())
+            .limits(limits)
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(server.serve(listeners, stop.clone()));
+        House {
+            client: client(&ca, Some(&identity)),
+            cx,
+            ca,
+            https,
+            grpc,
+            unix,
+            identity,
+            stop,
+            serving,
+            _dir: dir,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.https)
+    }
+
+    pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        told(self.ask(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        told(
+            self.ask(Method::POST, path)
+                .json(&body)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Makes a lamp; answers its revision.
+    pub async fn lamp(&self, name: &str) -> String {
+        let body = json!({ "metadata": { "name": name }, "spec": {} });
+        let (status, lamp) = self.post("/api/v1/projects/default/lamps", body).await;
+        assert_eq!(status, 201, "{lamp}");
+        lamp["metadata"]["revision"].as_str().unwrap().to_owned()
+    }
+
+    /// Somebody without a certificate.
+    pub fn stranger(&self) -> Client {
+        client(&self.ca, None)
+    }
+}
+
+pub async fn told(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let bytes = response.bytes().await.unwrap();
+    let value = match bytes.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()),
+    };
+    (status, value)
+}
+
+/// A key and a request for it.
+pub fn request() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    (csr.pem().unwrap(), key.serialize_pem())
+}
+
+pub fn certificate(ca: &Ca) -> (String, String) {
+    let (csr, key) = request();
+    let code = ca.make_code(&ca.account()).unwrap();
+    (ca.login(&code.code, &csr, None).unwrap().certificate, key)
+}
+
+pub fn client(ca: &Ca, identity: Option<&(String, String)>) -> Client {
+    let root = reqwest::Certificate::from_pem(ca.ca().pem.as_bytes()).unwrap();
+    let mut builder = Client::builder()
+        .tls_certs_only([root])
+        .timeout(Duration::from_secs(20));
+    if let Some((certificate, key)) = identity {
+        let pem = format!("{certificate}{key}");
+        builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+    }
+    builder.build().unwrap()
+}
+
+/// Turns secrets round, so that a test sees whether they were sealed.
+struct Mirror;
+
+impl Seal for Mirror {
+    fn seal(&self, _: &str, plain: &str) -> model::Result<String> {
+        Ok(plain.chars().rev().collect())
+    }
+    fn open(&self, _: &str, sealed: &str) -> model::Result<String> {
+        Ok(sealed.chars().rev().collect())
+    }
+}

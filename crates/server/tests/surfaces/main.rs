@@ -1,0 +1,6 @@
+//! The surfaces over real sockets: TLS and the local socket, with a demo kind that no surface knows.
+
+mod abuse;
+mod demo;
+mod house;
+mod rest;
