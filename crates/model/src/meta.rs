@@ -36,6 +36,9 @@ pub struct Meta {
     /// Who made it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
+    /// The request that last changed the spec; logs of what follows from it carry it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request_id: String,
     /// Refuses deletion while true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub protection: bool,

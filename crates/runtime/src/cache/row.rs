@@ -27,6 +27,8 @@ pub struct Row {
     pub generation: u64,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// The request that last changed its spec.
+    pub request_id: Box<str>,
     /// Its labels.
     pub labels: Labels,
     /// The key of the object it belongs to.
@@ -71,6 +73,7 @@ impl Row {
             uid: meta.uid,
             generation: meta.generation,
             deleting: meta.deletion_requested.is_some(),
+            request_id: meta.request_id.into(),
             labels: meta.labels,
             owner,
             references,

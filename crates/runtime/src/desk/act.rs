@@ -250,6 +250,7 @@ fn task_object(
         owner: None,
         created: now,
         created_by: by(&request.actor),
+        request_id: request.id.clone(),
         protection: false,
         deletion_requested: None,
         holds: Vec::new(),

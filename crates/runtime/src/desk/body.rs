@@ -22,6 +22,7 @@ const OURS: &[&str] = &[
     "generation",
     "created",
     "created_by",
+    "request_id",
     "deletion_requested",
     "holds",
     "claims",

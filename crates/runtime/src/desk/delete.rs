@@ -127,6 +127,7 @@ impl Desk {
         } else {
             let mut meta = old.meta.clone();
             meta.deletion_requested = Some(self.cx.clock().now());
+            meta.request_id = request.id.clone();
             let object = json!({
                 "version": model::VERSION, "kind": target.kind, "metadata": meta, "spec": old.spec, "status": old.status,
             });

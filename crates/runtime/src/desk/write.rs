@@ -262,6 +262,7 @@ impl Desk {
                 owner: None,
                 created: self.cx.clock().now(),
                 created_by: by(&request.actor),
+                request_id: String::new(),
                 protection: false,
                 deletion_requested: None,
                 holds: if declared.finalizes {
@@ -339,6 +340,7 @@ impl Desk {
         let spec_changed = old_spec.is_none_or(|old| *old != draft.spec);
         if spec_changed {
             draft.meta.generation += 1;
+            draft.meta.request_id = request.id.clone();
         }
         let Draft {
             meta,

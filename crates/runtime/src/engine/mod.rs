@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::Key;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::Instrument;
 
 /// Brings one kind to what its specs want. Takes no hint: `reconcile` looks at the world.
 pub trait Controller: Send + Sync + 'static {
@@ -181,11 +182,12 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
 async fn work(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
     while let Some(key) = queue.next().await {
         // What it can have seen at least; read before it looks, so that a later change is not called observed.
-        let seen = cx
-            .cache()
-            .row(controller.owns().name, &key)
-            .map_or(0, |row| row.generation);
-        let result = AssertUnwindSafe(controller.reconcile(&cx, &key))
+        let row = cx.cache().row(controller.owns().name, &key);
+        let seen = row.as_ref().map_or(0, |row| row.generation);
+        let request_id = row.as_ref().map_or("", |row| &*row.request_id);
+        let span =
+            tracing::info_span!("reconcile", controller = controller.name(), %key, request_id);
+        let result = AssertUnwindSafe(controller.reconcile(&cx, &key).instrument(span))
             .catch_unwind()
             .await
             .unwrap_or_else(|panic| {

@@ -18,6 +18,7 @@ use store::{Key, StoreError, Txn};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 /// How often a step behind the point of no return, or an undo, is tried before a person is asked.
 const TRIES: u32 = 5;
@@ -61,7 +62,10 @@ pub(super) async fn run(cx: Cx) {
                     running.remove(&key);
                     // It may have ended only for now (the store did not answer): look again.
                     if cx.get_key::<Task>(&key).is_some_and(|t| mine(&cx, &t)) {
-                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        tokio::select! {
+                            () = stop.cancelled() => break,
+                            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                        }
                         due = vec![key];
                     }
                 }
@@ -114,7 +118,9 @@ pub(crate) async fn run_one(cx: &Cx, key: &Key, token: CancellationToken) {
     let Some(task) = cx.get_key::<Task>(key) else {
         return;
     };
-    if let Err(error) = drive(cx, key, &task, token).await {
+    let span =
+        tracing::info_span!("task", task = %task.metadata.name, request_id = %task.spec.request_id);
+    if let Err(error) = drive(cx, key, &task, token).instrument(span).await {
         // The journal is as it was: the same step is tried again.
         tracing::warn!(task = %task.metadata.name, ?error, "procedure cannot go on now");
     }
