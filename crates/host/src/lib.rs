@@ -6,6 +6,7 @@
 //!
 //! It never reads or writes the store, never listens on TCP, and never puts a secret on a command line.
 
+pub mod accel;
 pub mod clock;
 pub mod img;
 pub mod net;

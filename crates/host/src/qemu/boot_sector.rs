@@ -8,7 +8,19 @@ fn sector(code: &[u8], text: &[u8]) -> Vec<u8> {
     sector
 }
 
+/// Writes this byte to this port, then stands still.
+pub(crate) fn ends_with(port: u8, byte: u8) -> Vec<u8> {
+    let code = [
+        0xb0, byte, // mov al, byte
+        0xe6, port, // out port, al
+        0xf4, // done: hlt
+        0xeb, 0xfd, // jmp done
+    ];
+    sector(&code, &[])
+}
+
 /// Prints `text` (at most 400 bytes) to the first serial port, then executes `then`, then stands still.
+#[cfg(test)]
 pub(crate) fn says(text: &str, then: &[u8]) -> Vec<u8> {
     let mut code = vec![
         0xfa, // cli

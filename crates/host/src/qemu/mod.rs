@@ -26,10 +26,10 @@
 //! disks and NICs as open descriptors: it needs no right to any path. No part of its environment or arguments is secret.
 
 mod args;
-#[cfg(test)]
 pub(crate) mod boot_sector;
 mod disk;
 mod driver;
+mod features;
 mod handle;
 mod launch;
 mod nic;
@@ -41,6 +41,7 @@ mod tpm;
 
 pub use disk::{Aio, Bus, Cache, DetectZeroes, Disk, Format, Layer};
 pub use driver::{Driver, DriverConfig, DriverError};
+pub use features::{Binary, Features, FeaturesError, supports_direct_io};
 pub use handle::Handle;
 pub use launch::{
     Accel, DirectKernel, Firmware, InvalidLaunch, Launch, Memory, OnReboot, Sockets, Topology,
