@@ -1,2 +1,92 @@
-//! Placeholder, replaced by the first slice.
-fn main() {}
+//! The daemon of DebVisor, in two roles that never share a process outside tests: `api` is unprivileged, listens and
+//! owns the store; `agent` is root, listens on nothing and runs guests.
+
+mod agent;
+mod api;
+mod config;
+mod facts;
+mod kinds;
+mod logs;
+mod print;
+mod signals;
+
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs one role of a DebVisor node.
+#[derive(Parser)]
+#[command(name = "debvisord", version, about, max_term_width = 100)]
+struct Args {
+    /// Which role this process has.
+    #[arg(long, value_enum, required_unless_present_any = ["print", "check"])]
+    role: Option<Role>,
+    /// The configuration file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/debvisor/debvisord.toml"
+    )]
+    config: PathBuf,
+    /// Name of the instance; keeps several on one machine apart.
+    #[arg(long, value_name = "NAME")]
+    instance: Option<String>,
+    /// Overrides one key of the configuration, for example `--set listen.https=127.0.0.1:9443`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Checks the configuration file and ends.
+    #[arg(long)]
+    check: bool,
+    /// Prints a description that is made from the declared kinds, and ends.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    print: Option<print::What>,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Listens, decides, owns the store; needs no privilege.
+    Api,
+    /// Runs guests on this machine; needs root.
+    Agent,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("debvisord: {error:#}");
+            tracing::error!(error = format!("{error:#}"), "debvisord cannot run");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(what) = args.print {
+        print::print(what)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = config::Config::load(&args.config, args.instance.as_deref(), &args.set)?;
+    if args.check {
+        println!("{} is good", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let levels = logs::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let forced = match args.role {
+        Some(Role::Api) => runtime.block_on(api::run(config, levels))?,
+        Some(Role::Agent) => runtime.block_on(agent::run(config, levels))?,
+        None => false,
+    };
+    // What still blocks a thread must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    Ok(if forced {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}

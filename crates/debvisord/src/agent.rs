@@ -1,0 +1,123 @@
+//! The role `agent`: runs guests on this machine as root and listens on nothing. All it knows of the cluster comes over
+//! its link to the api.
+
+use crate::api::folder;
+use crate::config::Config;
+use crate::kinds;
+use crate::logs::Levels;
+use crate::signals;
+use anyhow::{Context, bail};
+use host::clock::SystemClock;
+use host::net::Netns;
+use network::Fabric;
+use runtime::event::Events;
+use runtime::link::AgentLink;
+use runtime::task::TaskLogs;
+use runtime::{CxBuilder, Engine, Place, node};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use store::remote::RemoteStore;
+use store::seal::Sealer;
+use tokio_util::sync::CancellationToken;
+
+/// Runs until asked to end; answers whether something had to be cut off. Guests go on either way.
+pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the agent makes bridges and gives guests their own users: run it as root");
+    }
+    let state = folder(&config.state_dir, 0o755)?;
+    let run_dir = folder(&config.run_dir, 0o755)?;
+    let cache = folder(&config.cache_dir, 0o755)?;
+    let _alone = lock(&state)?;
+    let clock = Arc::new(SystemClock::new().context("this machine has no boot id")?);
+    let link = AgentLink::new(&run_dir.join("agent.sock"));
+    let stop = CancellationToken::new();
+    let dialling = dial(link.clone(), stop.clone());
+    let store = RemoteStore::new(Arc::new(link.clone()));
+    wait_for(&*store, &run_dir).await?;
+    let sealer = tokio::task::spawn_blocking({
+        let keys = state.join("keys/fields");
+        move || Sealer::open(keys)
+    })
+    .await??;
+    let namespace = match &config.network.namespace {
+        Some(name) => Netns::named(name)?,
+        None => Netns::root(),
+    };
+    let uplink = config
+        .network
+        .namespace
+        .as_ref()
+        .and_then(|_| config.instance.clone());
+    let fabric = Fabric::new(namespace, run_dir.join("net"), uplink, clock.clone());
+    let facts = crate::facts::of_this_machine(&cache, &*clock).await;
+    let cx = CxBuilder::new(kinds::registry()?, store)
+        .place(Place::Agent)
+        .node(config.node_name()?.to_string())
+        .seal(Arc::new(sealer))
+        .events(Events::new(Arc::new(link.clone())))
+        .part(Arc::new(TaskLogs::new(Arc::new(link.clone()))))
+        .part(Arc::new(node::Facts(facts)))
+        .part(Arc::new(fabric))
+        .build()
+        .await?;
+    levels.follow(&cx);
+    let ending = signals::ending(cx.life())?;
+    node::register(&cx).await?;
+    link.serve(&cx);
+    Engine::start(&cx);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = cx.node(),
+        "agent is up"
+    );
+    ending.cancelled().await;
+    let left = cx.life().stop(Duration::from_secs(10)).await;
+    if !left.is_empty() {
+        tracing::warn!(tasks = ?left, "some tasks of this process did not end in time");
+    }
+    stop.cancel();
+    // The dialler ends with its token.
+    let _ = dialling.await;
+    Ok(!left.is_empty())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the link exists before the process has a life that could own it; the caller awaits it"
+)]
+fn dial(link: AgentLink, stop: CancellationToken) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move { link.run(stop).await })
+}
+
+/// Waits for the api: it may start after us.
+async fn wait_for(store: &RemoteStore, run_dir: &Path) -> anyhow::Result<()> {
+    let mut said = false;
+    loop {
+        match store::Store::commit(store, store::Txn::new()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if !said => {
+                said = true;
+                tracing::info!(%error, socket = %run_dir.join("agent.sock").display(), "waiting for the api");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One agent per state folder.
+fn lock(state: &Path) -> anyhow::Result<nix::fcntl::Flock<File>> {
+    let path = state.join("agent.lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+            "another agent works on {}: stop it, or give this instance another name",
+            state.display()
+        ),
+        Err((_, e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
