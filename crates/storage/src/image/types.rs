@@ -1,6 +1,6 @@
 //! What an image is made of.
 
-use super::inspect::Format;
+use host::img::ImageFormat;
 use model::{
     Action, Bytes, Column, Condition, Danger, Kind, Resource, Scope, StreamKind, Unit, Verb, Way,
     WorkStyle, schema,
@@ -64,6 +64,49 @@ pub static KIND: Kind = Kind {
         "dvctl image create up --source.upload.size 2361393152",
     ],
 };
+
+/// Formats of disk images that can be imported. All are stored as qcow2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// QEMU's own.
+    Qcow2,
+    /// The bytes of the disk, nothing else.
+    Raw,
+    /// VMware's, in one file (monolithicSparse or streamOptimized).
+    Vmdk,
+    /// Hyper-V's.
+    Vhdx,
+    /// VirtualBox's.
+    Vdi,
+    /// Virtual PC's, and Hyper-V's older one.
+    Vhd,
+}
+
+impl Format {
+    /// As the tool calls it.
+    pub(super) fn tool(self) -> ImageFormat {
+        match self {
+            Self::Qcow2 => ImageFormat::Qcow2,
+            Self::Raw => ImageFormat::Raw,
+            Self::Vmdk => ImageFormat::Vmdk,
+            Self::Vhdx => ImageFormat::Vhdx,
+            Self::Vdi => ImageFormat::Vdi,
+            Self::Vhd => ImageFormat::Vpc,
+        }
+    }
+
+    pub(super) fn found(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Qcow2 => Self::Qcow2,
+            ImageFormat::Raw => Self::Raw,
+            ImageFormat::Vmdk => Self::Vmdk,
+            ImageFormat::Vhdx => Self::Vhdx,
+            ImageFormat::Vdi => Self::Vdi,
+            ImageFormat::Vpc => Self::Vhd,
+        }
+    }
+}
 
 /// Recipes by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

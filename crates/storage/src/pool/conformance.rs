@@ -3,7 +3,6 @@
 
 use super::driver::{Driver, ImageRecord, Make, Origin};
 use crate::image::Format;
-use crate::qemu_img;
 use crate::volume::{Provisioned, VolumeFormat};
 use model::Uid;
 use std::time::Duration;
@@ -242,9 +241,10 @@ async fn cut_off(driver: &impl Fn() -> Box<dyn Driver>) {
             pool.grow(volume, 96 * MIB, make.provisioned).await.unwrap();
             let seen = pool.look(volume).await.unwrap().unwrap();
             assert_eq!(seen.size, 96 * MIB);
-            qemu_img::info(&seen.path, make.format.word())
-                .await
-                .unwrap();
+            let info = host::process::Run::new("qemu-img")
+                .args(["info", "-f", make.format.word()])
+                .arg(&seen.path);
+            info.output().await.unwrap();
             let _ = tokio::time::timeout(after, driver().delete(volume)).await;
             pool.delete(volume).await.unwrap();
             assert_eq!(pool.look(volume).await.unwrap(), None);

@@ -181,6 +181,15 @@ impl Dir {
     }
 }
 
+/// Size of the disk in a file, in bytes.
+fn size_of(path: &Path, format: VolumeFormat) -> std::io::Result<u64> {
+    let mut file = File::open(path)?;
+    match format {
+        VolumeFormat::Qcow2 => Ok(qemu_img::header(&mut file)?.0),
+        VolumeFormat::Raw => Ok(file.metadata()?.len()),
+    }
+}
+
 fn make_folder(path: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -255,9 +264,8 @@ impl Driver for Dir {
                         Origin::File(path) => path.clone(),
                     };
                     qemu_img::copy(&from, &fresh, make.format.word()).await?;
-                    let now = qemu_img::info(&fresh, make.format.word())
-                        .await?
-                        .virtual_size;
+                    let now = size_of(&fresh, make.format)
+                        .map_err(|error| io_failed("looking at", &fresh, error))?;
                     if now < make.size {
                         qemu_img::grow(&fresh, make.format.word(), make.size, thick).await?;
                     }
@@ -278,14 +286,27 @@ impl Driver for Dir {
     }
 
     fn look(&self, volume: Uid) -> BoxFuture<'_, Result<Option<Seen>>> {
-        Box::pin(async move {
-            let Some((path, format)) = self.find(volume) else {
+        let found = self.find(volume);
+        Box::pin(blocking(move || {
+            let Some((path, format)) = found else {
                 return Ok(None);
             };
-            let info = qemu_img::info(&path, format.word()).await?;
-            let layer_on = match info.backing_filename.as_deref() {
+            let look = || -> std::io::Result<_> {
+                let mut file = File::open(&path)?;
+                let about = file.metadata()?;
+                let (size, below) = match format {
+                    VolumeFormat::Qcow2 => qemu_img::header(&mut file)?,
+                    VolumeFormat::Raw => (about.len(), None),
+                };
+                Ok((size, below, about.blocks() * 512))
+            };
+            let (size, below, allocated) = match look() {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                other => other.map_err(|error| io_failed("looking at", &path, error))?,
+            };
+            let layer_on = match below {
                 None => None,
-                Some(name) => Some(image_of(name).ok_or_else(|| {
+                Some(name) => Some(image_of(&name).ok_or_else(|| {
                     Error::internal(format!(
                         "{} is a layer upon `{name}`, which is no image of this pool",
                         path.display()
@@ -294,18 +315,20 @@ impl Driver for Dir {
             };
             Ok(Some(Seen {
                 path,
-                size: info.virtual_size,
-                allocated: info.actual_size,
+                size,
+                allocated,
                 format,
                 layer_on,
             }))
-        })
+        }))
     }
 
     fn grow(&self, volume: Uid, size: u64, provisioned: Provisioned) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let (path, format) = self.need(volume)?;
-            if qemu_img::info(&path, format.word()).await?.virtual_size >= size {
+            let now =
+                size_of(&path, format).map_err(|error| io_failed("looking at", &path, error))?;
+            if now >= size {
                 return Ok(());
             }
             qemu_img::grow(
@@ -407,6 +430,9 @@ impl Driver for Dir {
             // After a crash between the two writes the staged file is already gone: only the record is missing.
             if staged.exists() {
                 let publish = || -> std::io::Result<()> {
+                    if nix::unistd::geteuid().is_root() {
+                        std::os::unix::fs::chown(&staged, Some(0), Some(0))?;
+                    }
                     std::fs::set_permissions(&staged, PermissionsExt::from_mode(0o400))?;
                     File::open(&staged)?.sync_all()?;
                     std::fs::rename(&staged, &file)
