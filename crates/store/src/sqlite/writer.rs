@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// The boot clock also runs while the machine sleeps, waiting does not: look at it this often while leases live.
@@ -26,8 +26,12 @@ const LOOK_AT_CLOCK: Duration = Duration::from_millis(250);
 /// After a failed batch that was only our own (leases that end), so that a full disk is not hammered.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Longest wait for more callers when the batch before had many.
-const GATHER: Duration = Duration::from_micros(200);
+/// Callers that were answered together ask again about together. Waiting for them costs at most this part of what
+/// the last batch took, so that a slow disk, where an fsync is dear, gets full batches...
+const GATHER_PART: u32 = 8;
+
+/// ... and at most this.
+const GATHER: Duration = Duration::from_millis(2);
 
 pub(super) struct Writer {
     pub(super) db: Connection,
@@ -120,6 +124,7 @@ impl Work<'_> {
     fn until_closed(&mut self, queue: &Queue) {
         let mut requests = Vec::new();
         let mut expected = 1;
+        let mut gather = Duration::ZERO;
         let mut failed = false;
         loop {
             let patience = match self.leases.lock().next_end(self.clock.boot()) {
@@ -127,7 +132,7 @@ impl Work<'_> {
                 Some(left) => Some(left.min(LOOK_AT_CLOCK)),
                 None => None,
             };
-            match queue.take(&mut requests, patience, expected, GATHER) {
+            match queue.take(&mut requests, patience, expected, gather) {
                 Found::Closed => return,
                 Found::Nothing | Found::Requests => {}
             }
@@ -135,9 +140,10 @@ impl Work<'_> {
             if requests.is_empty() && due.is_empty() {
                 continue;
             }
-            // Callers that wait for an answer come back about together: expect half of them again.
-            expected = (requests.len() / 2).max(1);
+            expected = requests.len();
+            let began = Instant::now();
             failed = !self.batch(&mut requests, due);
+            gather = (began.elapsed() / GATHER_PART).min(GATHER);
         }
     }
 
