@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -187,25 +187,27 @@ fn fill(stage: &Path, built: &Path) -> Result<()> {
         put(
             stage,
             to,
-            sh::output(offline(&dvctl).args(["completion", shell]))?.as_bytes(),
+            sh::output(Command::new(&dvctl).args(["completion", shell]))?.as_bytes(),
             0o644,
         )?;
     }
-    manual(stage, &dvctl)
+    manual(stage, built)
 }
 
-/// dvctl with the registry of this tree, so that it asks no daemon for it.
-fn offline(dvctl: &Path) -> Command {
-    let mut command = Command::new(dvctl);
-    command.env("DEBVISOR_REGISTRY", tree::root().join("api/registry.json"));
-    command
-}
-
-fn manual(stage: &Path, dvctl: &Path) -> Result<()> {
+/// The manual pages of dvctl, which it makes from a registry: from that of the daemon in this package, served to it for a moment.
+fn manual(stage: &Path, built: &Path) -> Result<()> {
     let pages = tree::target().join("deb/man");
     let _ = fs::remove_dir_all(&pages);
     fs::create_dir_all(&pages)?;
-    sh::output(offline(dvctl).arg("man").arg(&pages))?;
+    let registry = sh::output(Command::new(built.join("debvisord")).args(["--print", "registry"]))?;
+    let desk = Desk::open(registry)?;
+    sh::output(
+        Command::new(desk.dvctl(built)?)
+            .arg("man")
+            .arg(&pages)
+            .env("XDG_CACHE_HOME", &desk.folder)
+            .env_remove("DEBVISOR_INSTANCE"),
+    )?;
     for page in fs::read_dir(&pages)? {
         let page = page?.path();
         let name = page
@@ -220,6 +222,54 @@ fn manual(stage: &Path, dvctl: &Path) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Answers every request with one JSON document, on a socket that only the dvctl beside it looks for.
+struct Desk {
+    folder: PathBuf,
+}
+
+impl Desk {
+    fn open(document: String) -> Result<Desk> {
+        let folder = std::env::temp_dir().join(format!("debvisor-deb-{}", std::process::id()));
+        fs::create_dir_all(folder.join("bin"))?;
+        let socket = folder.join("api.sock");
+        let listener = UnixListener::bind(&socket)
+            .with_context(|| format!("cannot bind {}", socket.display()))?;
+        fs::write(
+            folder.join("default-instance"),
+            socket.display().to_string(),
+        )?;
+        // Ends with the process: it holds nothing but the listener.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{document}",
+                    document.len()
+                );
+                if stream.read(&mut request).is_err()
+                    || stream.write_all(answer.as_bytes()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Ok(Desk { folder })
+    }
+
+    /// dvctl under a name that makes it ask here.
+    fn dvctl(&self, built: &Path) -> Result<PathBuf> {
+        let name = self.folder.join("bin/dvctl");
+        std::os::unix::fs::symlink(fs::canonicalize(built.join("dvctl"))?, &name)?;
+        Ok(name)
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
 }
 
 fn control(stage: &Path) -> Result<()> {

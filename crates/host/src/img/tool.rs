@@ -183,14 +183,8 @@ impl Tool {
     /// See [`ImgError`].
     pub async fn inspect(&self, file: &Path) -> Result<(Foreign, Info), ImgError> {
         let path = file.to_owned();
-        let sniffed = tokio::task::spawn_blocking(move || {
-            let mut opened = open(&path, false)?;
-            sniff(&mut opened)
-        })
-        .await
-        .map_err(io::Error::other)
-        .and_then(|sniffed| sniffed)
-        .map_err(in_file("reading", file))?;
+        let sniffed = blocking(move || sniff(&mut open(&path, false)?)).await;
+        let sniffed = sniffed.map_err(in_file("reading", file))?;
         let refused = |why| ImgError::Refused {
             file: file.to_owned(),
             why,
@@ -233,7 +227,7 @@ impl Tool {
         format: ImageFormat,
     ) -> Result<(Info, serde_json::Value), ImgError> {
         let mut run = self.short();
-        let path = self.lend(&mut run, file, false)?;
+        let path = self.lend(&mut run, file, false).await?;
         // A guest may have it open: then the answer is a moment's view.
         let run = run.args(["info", "--output=json", "-U", "-f", format.as_str(), &path]);
         let output = run.output().await.map_err(failed(file))?;
@@ -282,7 +276,7 @@ impl Tool {
             return Ok(());
         }
         let mut run = self.short();
-        let path = self.lend(&mut run, file, true)?;
+        let path = self.lend(&mut run, file, true).await?;
         run = run.args(["create", "-q", "-f", format.as_str()]);
         if format == ImageFormat::Qcow2 {
             run = run.args(["-o".to_owned(), qcow2_options(options)]);
@@ -308,10 +302,10 @@ impl Tool {
         mut progress: impl FnMut(f64) + Send,
     ) -> Result<(), ImgError> {
         let made = Made::new(to)?;
-        let prepare = |source_cache: &str| {
+        let prepare = async |source_cache: &str| {
             let mut run = self.caged(self.convert_limit);
-            let source = self.lend(&mut run, from, false)?;
-            let target = self.lend(&mut run, to, true)?;
+            let source = self.lend(&mut run, from, false).await?;
+            let target = self.lend(&mut run, to, true).await?;
             run = run.args([
                 "convert",
                 "-p",
@@ -327,24 +321,23 @@ impl Tool {
             Ok::<_, ImgError>(run.args([source, target]))
         };
         // The source is read once: it need not push what guests use out of the page cache.
-        let mut done = prepare("none")?
+        let mut done = prepare("none")
+            .await?
             .lines(|line| report(line, &mut progress))
             .await;
         if let Err(ProcessError::Failed { said, .. }) = &done
             && said.contains("O_DIRECT")
         {
             // A file system that cannot, such as an older tmpfs.
-            done = prepare("writeback")?
+            done = prepare("writeback")
+                .await?
                 .lines(|line| report(line, &mut progress))
                 .await;
         }
         done.map_err(failed(from))?;
         let written = made.file.try_clone().map_err(in_file("writing", to))?;
-        tokio::task::spawn_blocking(move || written.sync_all())
-            .await
-            .map_err(io::Error::other)
-            .and_then(|synced| synced)
-            .map_err(in_file("writing", to))?;
+        let synced = blocking(move || written.sync_all()).await;
+        synced.map_err(in_file("writing", to))?;
         made.keep();
         Ok(())
     }
@@ -366,7 +359,7 @@ impl Tool {
             return Ok(());
         }
         let mut run = self.short();
-        let path = self.lend(&mut run, file, true)?;
+        let path = self.lend(&mut run, file, true).await?;
         let run = run.args([
             "resize",
             "-q",
@@ -393,7 +386,7 @@ impl Tool {
             return Ok(Check::default());
         }
         let mut run = self.caged(self.convert_limit).accept([0, 2, 3, 63]);
-        let path = self.lend(&mut run, file, repair)?;
+        let path = self.lend(&mut run, file, repair).await?;
         run = run.args(["check", "--output=json", "-f", format.as_str()]);
         if repair {
             run = run.args(["-r", "all"]);
@@ -432,14 +425,32 @@ impl Tool {
     }
 
     /// Hands a file to the run, and returns the path by which it opens it.
-    fn lend(&self, run: &mut Run, file: &Path, write: bool) -> Result<String, ImgError> {
-        let opened = open(file, write).map_err(in_file("opening", file))?;
-        if let Some((uid, gid)) = self.user {
-            let lent = std::os::unix::fs::fchown(&opened, Some(uid), Some(gid));
-            lent.map_err(in_file("lending", file))?;
-        }
+    async fn lend(&self, run: &mut Run, file: &Path, write: bool) -> Result<String, ImgError> {
+        let (path, user) = (file.to_owned(), self.user);
+        let lent = blocking(move || {
+            let opened = open(&path, write)?;
+            if let Some((uid, gid)) = user {
+                std::os::unix::fs::fchown(&opened, Some(uid), Some(gid))?;
+            }
+            Ok(opened)
+        });
+        let opened = lent.await.map_err(in_file("opening", file))?;
         let number = run.fd(OwnedFd::from(opened));
         Ok(format!("/dev/fd/{number}"))
+    }
+}
+
+/// Runs what waits for a disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A panic goes on where it would have gone; else the runtime is shutting down.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(io::Error::other(error)),
+        },
     }
 }
 

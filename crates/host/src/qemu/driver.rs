@@ -174,11 +174,12 @@ impl Driver {
         launch.check()?;
         let guest = launch.name.clone();
         check_names(launch, &fds)?;
-        if let Some((process, _)) = self.find(&launch.dir)? {
+        if let Some((process, _)) = self.find(&launch.dir).await? {
             let pid = process.pid();
             return Err(DriverError::AlreadyRuns { guest, pid });
         }
-        prepare(launch)?;
+        let new = launch.clone();
+        blocking(&launch.dir, move || prepare(&new)).await?;
         let clock = &*self.config.clock;
         let cgroup = match self.config.placement.cgroup(&guest) {
             Ok(cgroup) => cgroup,
@@ -188,7 +189,10 @@ impl Driver {
             }
         };
 
-        let mut run = Run::new(&self.config.qemu).private_mounts();
+        let mut run = Run::new(&self.config.qemu);
+        if nix::unistd::geteuid().is_root() {
+            run = run.private_mounts();
+        }
         let mut numbers = BTreeMap::new();
         for (name, fd) in fds {
             let fd =
@@ -212,18 +216,14 @@ impl Driver {
                 run = run.groups([kvm.gid()]);
             }
         }
-        let write = |record: &LaunchRecord| {
-            let written = record.write(&launch.dir);
-            written.map_err(dir_error("writing the launch record in", &launch.dir))
-        };
-        write(&record)?;
+        write(&record, &launch.dir).await?;
 
         let tpm = match &launch.tpm_state {
             Some(state) => {
                 let program = &self.config.swtpm;
                 let started = tpm::start(program, launch, state, cgroup.as_deref(), clock).await?;
                 record.tpm = Some(started.identity().clone());
-                write(&record)?;
+                write(&record, &launch.dir).await?;
                 Some(started)
             }
             None => None,
@@ -237,7 +237,7 @@ impl Driver {
         let process = run.spawn_detached(&Stderr::Append(log.clone()), clock)?;
         record.qemu = Some(process.identity().clone());
         let process = started.qemu.insert(process);
-        write(&record)?;
+        write(&record, &launch.dir).await?;
         let mut pids = vec![process.pid()];
         pids.extend(record.tpm.iter().map(|tpm| tpm.pid));
         let placed = self.config.placement.adopt_into_scope(&guest, &pids).await;
@@ -277,14 +277,12 @@ impl Driver {
     /// # Errors
     /// When the directory or the record cannot be read.
     pub async fn adopt(&self, dir: &Path) -> Result<Option<Handle>, DriverError> {
-        let Some((process, mut record)) = self.find(dir)? else {
+        let Some((process, mut record)) = self.find(dir).await? else {
             return Ok(None);
         };
         if record.qemu.is_none() {
             record.qemu = Some(process.identity().clone());
-            record
-                .write(dir)
-                .map_err(dir_error("writing the launch record in", dir))?;
+            write(&record, dir).await?;
         }
         let tpm = self.find_tpm(&record, dir)?;
         let limit = Duration::from_secs(5);
@@ -309,33 +307,39 @@ impl Driver {
             return Ok(());
         };
         let ending = dir_error("ending the processes of", dir);
-        if let Some((process, _)) = self.find(dir)? {
+        if let Some((process, _)) = self.find(dir).await? {
             process.end(grace).await.map_err(&ending)?;
         }
         if let Some(tpm) = self.find_tpm(&record, dir)? {
             tpm.end(Duration::from_secs(2)).await.map_err(&ending)?;
         }
-        clean(dir, &record);
-        Ok(())
+        let place = dir.to_owned();
+        let cleaning = move || {
+            clean(&place, &record);
+            Ok(())
+        };
+        blocking(dir, cleaning).await
     }
 
     /// The running QEMU of the guest in `dir`, with its record.
-    fn find(&self, dir: &Path) -> Result<Option<(Process, LaunchRecord)>, DriverError> {
-        let clock = &*self.config.clock;
-        let look = || -> io::Result<Option<(Process, LaunchRecord)>> {
-            let Some(record) = LaunchRecord::read(dir)? else {
+    async fn find(&self, dir: &Path) -> Result<Option<(Process, LaunchRecord)>, DriverError> {
+        let clock = self.config.clock.clone();
+        let place = dir.to_owned();
+        let look = move || -> io::Result<Option<(Process, LaunchRecord)>> {
+            let Some(record) = LaunchRecord::read(&place)? else {
                 return Ok(None);
             };
             let identity = match &record.qemu {
                 Some(identity) => Some(identity.clone()),
-                None => record.find(clock)?,
+                None => record.find(&*clock)?,
             };
             let Some(identity) = identity else {
                 return Ok(None);
             };
-            Ok(Process::adopt(&identity, clock)?.map(|process| (process, record)))
+            Ok(Process::adopt(&identity, &*clock)?.map(|process| (process, record)))
         };
-        look().map_err(dir_error("looking for the guest of", dir))
+        let failed = dir_error("looking for the guest of", dir);
+        blocking(dir, move || look().map_err(failed)).await
     }
 
     fn find_tpm(&self, record: &LaunchRecord, dir: &Path) -> Result<Option<Process>, DriverError> {
@@ -345,6 +349,28 @@ impl Driver {
         Process::adopt(identity, &*self.config.clock)
             .map_err(dir_error("looking for the TPM of", dir))
     }
+}
+
+/// Runs what waits for a disk on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    dir: &Path,
+    work: impl FnOnce() -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, DriverError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A panic goes on where it would have gone; else the runtime is shutting down.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(dir_error("working in", dir)(io::Error::other(error))),
+        },
+    }
+}
+
+/// Writes the launch record.
+async fn write(record: &LaunchRecord, dir: &Path) -> Result<(), DriverError> {
+    let (record, place) = (record.clone(), dir.to_owned());
+    let failed = dir_error("writing the launch record in", dir);
+    blocking(dir, move || record.write(&place).map_err(failed)).await
 }
 
 /// Kills what was started when the start as a whole fails, also by a drop of its future.
@@ -447,7 +473,10 @@ pub(super) fn clean(dir: &Path, record: &LaunchRecord) {
     }
 }
 
-pub(super) fn dir_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> DriverError {
+pub(super) fn dir_error(
+    doing: &'static str,
+    path: &Path,
+) -> impl Fn(io::Error) -> DriverError + use<> {
     let path = path.to_owned();
     move |source| DriverError::Dir {
         doing,

@@ -487,3 +487,95 @@ async fn a_saved_state_is_loaded_into_another_machine() {
     reach(&handle, &RunState::Running).await;
     handle.destroy(GRACE).await.unwrap();
 }
+
+/// A tap of this machine that goes away with its descriptor.
+fn tap(name: &str) -> Option<OwnedFd> {
+    use std::os::fd::AsRawFd as _;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .ok()?;
+    // SAFETY: all zeroes is a valid ifreq, and the call reads and writes just one.
+    let done = unsafe {
+        let mut request: nix::libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as nix::libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags =
+            (nix::libc::IFF_TAP | nix::libc::IFF_NO_PI | nix::libc::IFF_VNET_HDR) as i16;
+        nix::libc::ioctl(file.as_raw_fd(), nix::libc::TUNSETIFF, &request)
+    };
+    (done == 0).then(|| file.into())
+}
+
+fn nic(id: &str, fd: &str, slot: u8) -> Nic {
+    Nic {
+        id: id.to_owned(),
+        tap_fds: vec![fd.to_owned()],
+        vhost_fds: Vec::new(),
+        mac: format!("52:54:00:00:00:{slot:02x}"),
+        model: NicModel::Virtio,
+        slot,
+        mtu: None,
+        boot_index: None,
+    }
+}
+
+#[tokio::test]
+async fn cards_stand_on_taps_given_and_live_in_their_own_cgroup() {
+    let (Some(first), Some(second)) = (tap("hostq0"), tap("hostq1")) else {
+        eprintln!("SKIPPED: needs root and /dev/net/tun");
+        return;
+    };
+    let place = Place::new();
+    let mut launch = place.launch("hostq-nics");
+    launch.nics = vec![nic("eth0", "tap/0", 0)];
+    let placement = Placement::detect("hostq-test");
+    let driver = Driver::new(DriverConfig {
+        placement: placement.clone(),
+        ..DriverConfig::new(clock())
+    });
+    let fds = BTreeMap::from([("tap/0".to_owned(), first)]);
+    let handle = driver.launch(&launch, fds).await.unwrap();
+    let extra = nic("eth1", "tap/1", 1);
+    handle
+        .plug_nic(&extra, BTreeMap::from([("tap/1".to_owned(), second)]))
+        .await
+        .unwrap();
+    let qmp = handle.qmp().await.unwrap();
+    let rx = qmp
+        .execute("query-rx-filter", serde_json::Value::Null)
+        .await
+        .unwrap();
+    let names: Vec<_> = rx
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|card| card["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["nic-eth0", "nic-eth1"]);
+    qmp.set_link("nic-eth1", false).await.unwrap();
+    let missing = handle
+        .plug_nic(&nic("eth2", "tap/2", 2), BTreeMap::new())
+        .await;
+    assert!(matches!(missing, Err(DriverError::Descriptor { .. })));
+
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", handle.pid())).unwrap();
+    match &placement {
+        Placement::Cgroup(dir) => {
+            assert!(groups.contains("0::/hostq-test/hostq-nics\n"), "{groups}");
+            handle.destroy(GRACE).await.unwrap();
+            assert!(!dir.join("hostq-nics").exists());
+            std::fs::remove_dir(dir).unwrap();
+        }
+        Placement::Scope => {
+            assert!(groups.contains("hostq-nics.scope"), "{groups}");
+            handle.destroy(GRACE).await.unwrap();
+        }
+        Placement::Session => {
+            eprintln!("SKIPPED: neither systemd nor cgroup 2");
+            handle.destroy(GRACE).await.unwrap();
+        }
+    }
+}

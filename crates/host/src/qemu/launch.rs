@@ -126,7 +126,8 @@ pub enum OnReboot {
     Shutdown,
 }
 
-/// The unix sockets of one guest. Whoever may enter their directory may use them.
+/// The unix sockets of one guest. Whoever may enter their directory may use them. Each but VNC serves one client at a time;
+/// what the guest writes to the serial console while nobody is connected is lost (see [`Launch::console_log`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sockets {
     /// QEMU Machine Protocol.
