@@ -165,7 +165,7 @@ impl Nic<'_, '_, '_> {
 
     fn mac(&mut self) {
         let space = &self.space.mac;
-        if self.named != !self.wish.mac.is_empty() {
+        if self.named == self.wish.mac.is_empty() {
             return;
         }
         if !self.named {

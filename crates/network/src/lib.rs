@@ -19,3 +19,6 @@ pub use plug::{Plug, Plugged, plug, unplug};
 
 /// The subsystems of this crate.
 pub static SUBSYSTEMS: &[&runtime::Subsystem] = &[&network::SUBSYSTEM, &address::SUBSYSTEM];
+
+#[cfg(test)]
+mod tests;

@@ -358,6 +358,7 @@ async fn listen(cx: Cx) {
                 // What happened before the ear was open.
                 fabric.changed(watch::Changed::Links);
                 fabric.changed(watch::Changed::Rules);
+                wake_all(&cx);
                 follow(&cx, &fabric, &mut ear).await;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -396,8 +397,12 @@ async fn follow(cx: &Cx, fabric: &Fabric, ear: &mut watch::Watch) {
                 () = &mut burst => break,
             }
         }
-        for key in all_networks(cx) {
-            cx.wake(&key);
-        }
+        wake_all(cx);
+    }
+}
+
+fn wake_all(cx: &Cx) {
+    for key in all_networks(cx) {
+        cx.wake(&key);
     }
 }

@@ -70,6 +70,16 @@ impl Resource for Network {
 /// Chooses what was left open, and refuses what cannot work.
 fn admit(draft: &mut Draft<'_>) -> model::Result<()> {
     let mut spec = draft.spec::<Network>()?;
+    if let Some(old) = draft.old_spec::<Network>()? {
+        let fixed = |of: &NetworkSpec| {
+            let of = of.clone();
+            (of.family, of.subnet, of.gateway, of.ipv6_subnet)
+        };
+        if fixed(&old) != fixed(&spec) {
+            // These are refused as unchangeable; what would follow from them is of no interest.
+            return Ok(());
+        }
+    }
     let others: Vec<rules::Other> = draft
         .cx()
         .list::<Network>(None)
