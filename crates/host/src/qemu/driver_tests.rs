@@ -579,3 +579,86 @@ async fn cards_stand_on_taps_given_and_live_in_their_own_cgroup() {
         }
     }
 }
+
+/// A Linux guest, when the environment names an image of one (a qcow2 with an agent, as `cargo xtask` builds).
+#[tokio::test]
+async fn a_linux_guest_lets_go_of_disks_and_cards_and_obeys_the_power_button() {
+    let Some(image) = std::env::var_os("DEBVISOR_TINY_IMAGE") else {
+        eprintln!("SKIPPED: DEBVISOR_TINY_IMAGE names no image of a small Linux guest");
+        return;
+    };
+    let place = Place::new();
+    let path = place.root.path().join("disk");
+    std::fs::copy(image, &path).unwrap();
+    let open =
+        |path: &Path| OwnedFd::from(File::options().read(true).write(true).open(path).unwrap());
+    let mut launch = place.launch("hostq-linux");
+    launch.memory = Memory::fixed(256);
+    launch.paused = false;
+    launch.console_log = true;
+    let mut root = Disk::virtio("root", "disk/root", Format::Qcow2, 0);
+    root.cache = Cache::Writeback;
+    root.aio = Aio::IoUring;
+    root.iothread = Some(0);
+    root.boot_index = Some(0);
+    launch.disks = vec![root];
+    let fds = BTreeMap::from([("disk/root".to_owned(), open(&path))]);
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    let agent = crate::qga::Agent::new(&handle.sockets().qga);
+    let up = tokio::time::timeout(Duration::from_secs(120), async {
+        while agent.ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let log = || std::fs::read_to_string(place.dir().join("run/console.log")).unwrap_or_default();
+    assert!(up.await.is_ok(), "no agent; the console says: {}", log());
+
+    let spare = place.root.path().join("spare");
+    File::create(&spare).unwrap().set_len(8 << 20).unwrap();
+    let mut disk = Disk::virtio("spare", "disk/spare", Format::Raw, 1);
+    disk.cache = Cache::Writeback;
+    handle
+        .plug_disk(
+            &disk,
+            BTreeMap::from([("disk/spare".to_owned(), open(&spare))]),
+        )
+        .await
+        .unwrap();
+    let size = crate::qga::Exec {
+        path: "/bin/sh".to_owned(),
+        args: vec![
+            "-c".to_owned(),
+            "until cat /sys/block/vdb/size; do sleep 0.2; done 2>/dev/null".to_owned(),
+        ],
+        ..crate::qga::Exec::default()
+    };
+    let seen = agent.exec(&size, SOON).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "16384");
+    handle.unplug_disk(&disk).await.unwrap();
+    let qmp = handle.qmp().await.unwrap();
+    assert!(
+        !qmp.block_nodes()
+            .await
+            .unwrap()
+            .iter()
+            .any(|node| node.node_name.starts_with("disk-spare"))
+    );
+    handle.unplug_disk(&disk).await.unwrap();
+
+    handle.power_button().await.unwrap();
+    let mut state = handle.state();
+    let off = state.wait_for(|state| *state == RunState::Shutdown(ShutdownReason::Guest));
+    let off = tokio::time::timeout(Duration::from_secs(20), off)
+        .await
+        .is_ok();
+    if !off {
+        // A guest without anything that listens to the button.
+        agent
+            .shutdown(crate::qga::ShutdownMode::PowerOff)
+            .await
+            .unwrap();
+        reach(&handle, &RunState::Shutdown(ShutdownReason::Guest)).await;
+    }
+    eprintln!("the power button alone was enough: {off}");
+    handle.destroy(GRACE).await.unwrap();
+}
