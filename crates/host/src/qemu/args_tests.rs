@@ -241,6 +241,12 @@ fn mistakes_name_field_value_and_remedy() {
         say(&|l| l.disks = vec![disk("a", 1), disk("b", 1)]),
         say(&|l| l.disks = vec![disk("a", 1), disk("a", 2)]),
         say(&|l| l.disks = vec![disk("A,B", 1)]),
+        say(&|l| {
+            l.disks = vec![disk("a", 1), disk("b", 2)];
+            for disk in &mut l.disks {
+                disk.boot_index = Some(0);
+            }
+        }),
         say(&|l| l.topology.boot = 9),
         say(&|l| l.memory.max_mib = 2048),
         say(&|l| l.dir = format!("/{}", "x".repeat(120)).into()),
@@ -251,6 +257,7 @@ fn mistakes_name_field_value_and_remedy() {
         guest `dv-test-web1`: disks[1].slot `1` is taken by another device
         guest `dv-test-web1`: disks[1].id `a` is used twice
         guest `dv-test-web1`: disks[0].id `A,B` is not 1 to 16 of a-z, 0-9 and dash
+        guest `dv-test-web1`: boot_index `0` is used twice
         guest `dv-test-web1`: topology.boot `9` is not between 1 and sockets * cores * threads (at most 4096)
         guest `dv-test-web1`: memory.slots `0` leaves no place for the memory up to memory.max_mib
         guest `dv-test-web1`: dir `/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx` is too long or not absolute: a socket below it must have at most 107 bytes"#]].assert_eq(&said.join("\n"));

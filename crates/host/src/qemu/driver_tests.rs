@@ -430,6 +430,15 @@ async fn hardware_is_plugged_into_a_running_machine() {
     assert_eq!(qmp.memory_size().await.unwrap(), (128 << 20, 256 << 20));
     assert!(handle.plug_memory(100).await.is_err());
 
+    let mut vnc = tokio::net::UnixStream::connect(&handle.sockets().vnc)
+        .await
+        .unwrap();
+    let mut hello = [0; 12];
+    tokio::time::timeout(SOON, vnc.read_exact(&mut hello))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&hello, b"RFB 003.008\n");
     let picture = handle.screenshot().await.unwrap();
     assert!(picture.starts_with(b"\x89PNG"), "{} bytes", picture.len());
     let sets = qmp
@@ -485,6 +494,97 @@ async fn a_saved_state_is_loaded_into_another_machine() {
     reach(&handle, &RunState::Paused(PauseReason::Asked)).await;
     handle.resume().await.unwrap();
     reach(&handle, &RunState::Running).await;
+    handle.destroy(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn qemu_takes_every_kind_of_hardware_we_name() {
+    let place = Place::new();
+    let file = |name: &str| {
+        let path = place.root.path().join(name);
+        File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        path
+    };
+    let write =
+        |path: &Path| OwnedFd::from(File::options().read(true).write(true).open(path).unwrap());
+    let mut launch = place.launch("hostq-all");
+    launch.topology = Topology {
+        boot: 2,
+        sockets: 2,
+        cores: 2,
+        threads: 1,
+    };
+    launch.memory = Memory {
+        mib: 64,
+        max_mib: 512,
+        slots: 2,
+        shared: true,
+    };
+    launch.video = Video::Virtio;
+    launch.tablet = true;
+    launch.iothreads = 2;
+    launch.smbios_serial = Some("ds=nocloud;s=http://[::1]/,x".to_owned());
+    let mut fds = BTreeMap::new();
+    let base = file("base");
+    let top = place.root.path().join("top");
+    crate::img::Tool::new(launch.user)
+        .create(
+            &top,
+            crate::img::ImageFormat::Qcow2,
+            1 << 20,
+            crate::img::Qcow2Options::default(),
+        )
+        .await
+        .unwrap();
+    fds.insert("base".to_owned(), OwnedFd::from(File::open(&base).unwrap()));
+    fds.insert("top".to_owned(), write(&top));
+    let mut chain = Disk::virtio("chain", "top", Format::Qcow2, 0);
+    chain.layers.push(Layer {
+        fd: "base".to_owned(),
+        format: Format::Raw,
+        block_device: false,
+    });
+    chain.aio = Aio::IoUring;
+    chain.iothread = Some(1);
+    chain.serial = Some("chain-0001".to_owned());
+    launch.disks.push(chain);
+    for (name, bus, slot) in [
+        ("scsi", Bus::Scsi, 2),
+        ("sata", Bus::Sata, 5),
+        ("nvme", Bus::Nvme, 1),
+    ] {
+        fds.insert(name.to_owned(), write(&file(name)));
+        launch.disks.push(Disk {
+            bus,
+            cache: Cache::Writeback,
+            boot_index: Some(slot),
+            ..Disk::virtio(name, name, Format::Raw, slot)
+        });
+    }
+    for (name, bus) in [("cd", Bus::Scsi), ("dvd", Bus::Sata)] {
+        fds.insert(
+            name.to_owned(),
+            OwnedFd::from(File::open(file(name)).unwrap()),
+        );
+        launch.disks.push(Disk {
+            bus,
+            ..Disk::cdrom(name, name, 0)
+        });
+    }
+    for disk in &mut launch.disks {
+        disk.cache = Cache::Writeback;
+    }
+    let handle = driver().launch(&launch, fds).await.unwrap();
+    let qmp = handle.qmp().await.unwrap();
+    let nodes = qmp.block_nodes().await.unwrap();
+    for disk in &launch.disks {
+        let node = nodes
+            .iter()
+            .find(|node| node.node_name == disk.node_name())
+            .unwrap();
+        assert_eq!(node.ro, disk.read_only, "{}", disk.id);
+    }
+    assert_eq!(qmp.cpus().await.unwrap().len(), 2);
     handle.destroy(GRACE).await.unwrap();
 }
 
@@ -582,7 +682,7 @@ async fn cards_stand_on_taps_given_and_live_in_their_own_cgroup() {
 
 /// A Linux guest, when the environment names an image of one (a qcow2 with an agent, as `cargo xtask` builds).
 #[tokio::test]
-async fn a_linux_guest_lets_go_of_disks_and_cards_and_obeys_the_power_button() {
+async fn a_linux_guest_lets_go_of_a_disk_and_obeys_the_power_button() {
     let Some(image) = std::env::var_os("DEBVISOR_TINY_IMAGE") else {
         eprintln!("SKIPPED: DEBVISOR_TINY_IMAGE names no image of a small Linux guest");
         return;

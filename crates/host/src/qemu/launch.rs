@@ -453,6 +453,13 @@ impl Launch {
                 ));
             }
         }
+        let mut order = BTreeSet::new();
+        let disks = self.disks.iter().filter_map(|disk| disk.boot_index);
+        for index in disks.chain(self.nics.iter().filter_map(|nic| nic.boot_index)) {
+            if !order.insert(index) {
+                return Err(bad("boot_index", &index, "is used twice"));
+            }
+        }
         let mut names = BTreeSet::new();
         for name in self.fd_names() {
             if !plain(name, 100, "._-/:") {

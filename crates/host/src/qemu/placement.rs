@@ -2,6 +2,7 @@
 //! else a cgroup of their own where the version 2 hierarchy is mounted, else only their own session.
 
 use crate::process::Run;
+use nix::unistd::{AccessFlags, access};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ impl Placement {
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         match cgroup2_mount(&mounts) {
-            Some(mount) if fs::create_dir_all(mount.join(group)).is_ok() => {
+            Some(mount) if access(&mount, AccessFlags::W_OK).is_ok() => {
                 Self::Cgroup(mount.join(group))
             }
             _ => Self::Session,
