@@ -52,15 +52,23 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .as_ref()
         .and_then(|_| config.instance.clone());
     let fabric = Fabric::new(namespace, run_dir.join("net"), uplink, clock.clone());
-    let facts = crate::facts::of_this_machine(&cache, &*clock).await;
+    let now = runtime::Clock::now(&runtime::SystemClock);
+    let facts = crate::facts::of_this_machine(&cache, &*clock, now).await;
+    tracing::info!(accel = %facts.status.acceleration, because = %facts.acceleration.because, qemu = %facts.status.qemu, "this machine was looked at");
+    let local = storage::Local {
+        pools: state.join("pools"),
+        cache: cache.clone(),
+        fetch: storage::FetchLimits::default(),
+    };
     let cx = CxBuilder::new(kinds::registry()?, store)
         .place(Place::Agent)
         .node(config.node_name()?.to_string())
         .seal(Arc::new(sealer))
         .events(Events::new(Arc::new(link.clone())))
         .part(Arc::new(TaskLogs::new(Arc::new(link.clone()))))
-        .part(Arc::new(node::Facts(facts)))
+        .part(Arc::new(node::Facts(facts.status)))
         .part(Arc::new(fabric))
+        .part(Arc::new(local))
         .build()
         .await?;
     levels.follow(&cx);

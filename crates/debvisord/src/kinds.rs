@@ -8,6 +8,7 @@ pub fn registry() -> Result<Registry> {
     Registry::new(&[
         runtime::SUBSYSTEMS,
         identity::SUBSYSTEMS,
+        storage::SUBSYSTEMS,
         network::SUBSYSTEMS,
     ])
 }
