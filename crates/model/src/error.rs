@@ -364,10 +364,14 @@ impl StdError for Error {
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
-        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        // Of two that are as near, the one that begins alike is meant: `vcpu` is `vcpus` rather than `cpu`.
+        .map(|k| {
+            let distance = strsim::damerau_levenshtein(word, k);
+            (distance, k.chars().next() != word.chars().next(), k)
+        })
         .min()
-        .filter(|(distance, k)| *distance <= 1 + k.len().min(word.len()) / 3)
-        .map(|(_, k)| k)
+        .filter(|(distance, _, k)| *distance <= 1 + k.len().min(word.len()) / 3)
+        .map(|(_, _, k)| k)
 }
 
 #[cfg(test)]
@@ -386,5 +390,6 @@ mod tests {
     fn nearest_word() {
         assert_eq!(nearest("memmory", ["memory", "vcpus"]), Some("memory"));
         assert_eq!(nearest("zzz", ["memory", "vcpus"]), None);
+        assert_eq!(nearest("vcpu", ["cpu", "vcpus"]), Some("vcpus"));
     }
 }

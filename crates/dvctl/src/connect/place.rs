@@ -58,7 +58,12 @@ fn beside_binary() -> Option<PathBuf> {
     let binary = std::env::current_exe().ok()?;
     // `.dev/bin/dvctl` may be a link to the build folder: the name it was called by counts as well.
     let called = std::env::args_os().next().map(PathBuf::from);
-    let called = called.filter(|p| p.components().count() > 1);
+    let called = called.and_then(|name| match name.components().count() {
+        1 => std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|folder| folder.join(&name))
+            .find(|path| path.is_file()),
+        _ => Some(name),
+    });
     [called, Some(binary)]
         .into_iter()
         .flatten()

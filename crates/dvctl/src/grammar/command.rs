@@ -237,10 +237,7 @@ fn dry_run() -> Arg {
 fn builtin(name: &'static str, about: &'static str) -> Command {
     let command = Command::new(name).about(about);
     match name {
-        "apply" => command
-            .arg(file_flag())
-            .arg(dry_run())
-            .after_help("Examples:\n  dvctl vm show web1 -o yaml > web1.yaml\n  dvctl apply -f web1.yaml"),
+        "apply" => waiting(command.arg(file_flag()).arg(dry_run())).after_help("Examples:\n  dvctl vm show web1 -o yaml > web1.yaml\n  dvctl apply -f web1.yaml"),
         "diff" => command
             .arg(file_flag())
             .after_help("Examples:\n  dvctl diff -f web1.yaml"),

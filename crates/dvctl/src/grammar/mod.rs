@@ -8,4 +8,4 @@ mod shape;
 pub use command::{BUILTINS, Before, before, kind_command, kind_verbs, root};
 pub use flag::{Flag, flags_of};
 pub use path::{Step, at, parse_path, put};
-pub use shape::Shape;
+pub use shape::{Shape, word};

@@ -1,6 +1,7 @@
 //! `apply` and `diff`: what a file says becomes what people want.
 
 use super::documents::{self, Document};
+use super::follow::{self, Patience};
 use super::{given, present, texts};
 use crate::connect::{Answer, Request, problem};
 use crate::failure::{Failure, Result};
@@ -51,7 +52,7 @@ pub async fn apply(s: &Session, m: &ArgMatches) -> Result<()> {
     let dry = given(m, "dry-run");
     let mut last: Option<Failure> = None;
     for document in documents::read(&texts(m, "file"))? {
-        if let Err(failure) = apply_one(s, &document, dry).await
+        if let Err(failure) = apply_one(s, &document, dry, Patience::of(m)).await
             && let Some(earlier) = last.replace(failure)
         {
             s.screen.say(earlier.lines(false).trim_end());
@@ -60,7 +61,7 @@ pub async fn apply(s: &Session, m: &ArgMatches) -> Result<()> {
     last.map_or(Ok(()), Err)
 }
 
-async fn apply_one(s: &Session, document: &Document, dry: bool) -> Result<()> {
+async fn apply_one(s: &Session, document: &Document, dry: bool, patience: Patience) -> Result<()> {
     let target = documents::target(s, document)?;
     let before = current(s, &target).await?;
     let answer = put(s, &target, document, dry).await?;
@@ -70,6 +71,9 @@ async fn apply_one(s: &Session, document: &Document, dry: bool) -> Result<()> {
         Some(before) if comparable(before) == comparable(&after) => "unchanged",
         Some(_) => "changed",
     };
+    if !dry {
+        follow::settled(s, &target, &after, patience).await?;
+    }
     let suffix = if dry { " (dry run)" } else { "" };
     present::object(s, &answer, &format!("{} {word}{suffix}", target.short()))
 }

@@ -202,6 +202,26 @@ pub async fn settled(
             progress.show(&what, &message, None, None);
             return None;
         }
+        let state = at(seen, "status.state")
+            .and_then(Value::as_str)
+            .unwrap_or("");
+        if state == "failed" {
+            let why = conditions.into_iter().flatten().find_map(|c| {
+                let message = c.get("message").and_then(Value::as_str)?;
+                (!message.is_empty()).then(|| message.to_owned())
+            });
+            let why = why.map_or(String::new(), |w| format!(": {w}"));
+            return Some(Err(Failure::new(1, format!("{target} failed{why}")).hint(
+                format!("`dvctl {} explain {}` shows more", target.kind, target.name),
+            )));
+        }
+        // Long work of a controller says how far it is here.
+        if let Some(step) = at(seen, "status.progress.step").and_then(Value::as_str)
+            && state != "ready"
+        {
+            progress.show(&what, step, number("status.progress.percent"), None);
+            return None;
+        }
         let done = number("status.observed_generation") >= number("metadata.generation");
         if !done {
             progress.show(&what, "", None, None);

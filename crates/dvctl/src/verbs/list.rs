@@ -3,7 +3,7 @@
 use super::{given, text, texts};
 use crate::connect::{Request, query};
 use crate::failure::{Failure, Result};
-use crate::grammar::at;
+use crate::grammar::{at, word};
 use crate::output::{Format, Table, indent, name_of, now, shown, yaml};
 use crate::registry::{ColumnDef, KindDef};
 use crate::session::{Session, Target};
@@ -216,6 +216,6 @@ fn unit_at(kind: &KindDef, path: &str) -> String {
         Some(("status", rest)) => model::schema::at(&kind.status, rest),
         _ => None,
     };
-    let unit = schema.and_then(|s| s.get(model::schema::UNIT));
+    let unit = schema.and_then(|s| word(s, model::schema::UNIT));
     unit.and_then(Value::as_str).unwrap_or("text").to_owned()
 }

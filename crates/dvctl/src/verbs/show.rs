@@ -3,7 +3,7 @@
 use super::targets;
 use crate::connect::Request;
 use crate::failure::Result;
-use crate::grammar::at;
+use crate::grammar::{at, word};
 use crate::output::{Format, Table, indent, name_of, now, shown, tidy, yaml};
 use crate::registry::KindDef;
 use crate::session::Session;
@@ -147,7 +147,7 @@ pub fn shifted(text: &str) -> String {
 fn readable(schema: &Value, value: &Value) -> Value {
     match value {
         Value::Number(n) => {
-            let unit = schema.get(model::schema::UNIT).and_then(Value::as_str);
+            let unit = word(schema, model::schema::UNIT).and_then(Value::as_str);
             match (unit, n.as_u64()) {
                 // Only when the text means the same number.
                 (Some("bytes"), Some(n)) => {
@@ -171,7 +171,7 @@ fn readable(schema: &Value, value: &Value) -> Value {
             })
             .collect(),
         Value::Array(list) => {
-            let items = schema.get("items").unwrap_or(schema);
+            let items = word(schema, "items").unwrap_or(schema);
             Value::Array(list.iter().map(|v| readable(items, v)).collect())
         }
         other => other.clone(),

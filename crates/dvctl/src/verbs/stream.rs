@@ -234,7 +234,7 @@ async fn duplex(
             },
             part = keys.recv(), if reading => match part {
                 Some(bytes) => {
-                    let escape = bytes.iter().position(|b| raw && *b == ESCAPE);
+                    let escape = bytes.iter().position(|b| (raw || !program) && *b == ESCAPE);
                     let sent = &bytes[..escape.unwrap_or(bytes.len())];
                     if !sent.is_empty() && let Err(failure) = socket.send(Frame::Data(bytes.slice(..sent.len()))).await {
                         break Err(failure);
