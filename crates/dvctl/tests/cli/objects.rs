@@ -43,14 +43,14 @@ fn tables_and_formats() {
     stage.server.put("vms", vm("web2", 16));
     expect![[r#"
         NAME  STATE    VCPUS  MEMORY  AGE
-        web1  running  2      1GiB    AGE
-        web2  running  16     1GiB    AGE
+        web1 running 2 1GiB <age>
+        web2 running 16 1GiB <age>
     "#]]
     .assert_eq(&ageless(stage.run("vm list").ok()));
     expect![[r#"
         PROJECT  NAME  STATE    VCPUS  MEMORY  DISKS  AGE
-        default  web1  running  2      1GiB    1      AGE
-        default  web2  running  16     1GiB    1      AGE
+        default web1 running 2 1GiB 1 <age>
+        default web2 running 16 1GiB 1 <age>
     "#]]
     .assert_eq(&ageless(stage.run("vm list -A -o wide").ok()));
     expect![[r#"
@@ -94,8 +94,7 @@ fn shown_for_people() {
           memory   1GiB
           disks    1
           labels   app=web
-          created  AGE
-         ago
+        created <age> ago
         spec
           vcpus: 2
           memory: 1GiB
@@ -110,13 +109,11 @@ fn shown_for_people() {
         intent
           power: on
         conditions
-          CONDITION  STATUS  SINCE  MESSAGE
-          Waiting    true    AGE
-           for its disk
+        CONDITION STATUS SINCE MESSAGE
+        Waiting true <age> for its disk
         events
-          TIME  EVENT       MESSAGE
-          AGE
-          vm.created  by root
+        TIME EVENT MESSAGE
+        <age> vm.created by root
     "#]]
     .assert_eq(&ageless(said.ok()));
 }
@@ -206,11 +203,9 @@ fn edited() {
 fn events_and_who() {
     let stage = Stage::new();
     expect![[r#"
-        AGE  SEVERITY  EVENT       OBJECT   MESSAGE
-        AGE
-         info      vm.created  vm/web1  as asked
-        AGE
-         info      vm.started  vm/web1  as asked
+        AGE SEVERITY EVENT OBJECT MESSAGE
+        <age> info vm.created vm/web1 as asked
+        <age> info vm.started vm/web1 as asked
     "#]]
     .assert_eq(&ageless(stage.run("event list").ok()));
     assert_eq!(
