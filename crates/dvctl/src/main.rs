@@ -57,6 +57,7 @@ async fn run(args: Vec<String>) -> Result<()> {
     if args.first().is_some_and(|a| a == complete::WORD) {
         return complete::answer(&args[1..]).await;
     }
+    let args = grammar::dotted(args);
     let before = grammar::before(&args);
     let word = before.words.first().map(String::as_str);
     let line = || std::iter::once("dvctl".to_owned()).chain(args.iter().cloned());

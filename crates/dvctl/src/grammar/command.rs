@@ -579,7 +579,7 @@ fn meta(command: Command) -> Command {
                 .long("set")
                 .value_name("PATH=VALUE")
                 .action(ArgAction::Append)
-                .help("Any field of the spec: `disks[0].size=9GiB`; the value is YAML"),
+                .help("Any field of the spec: `disks[0].size=9GiB`, also as `--cpu.model=host`"),
         )
         .arg(
             Arg::new("set-file")
@@ -716,7 +716,8 @@ fn stream_command(kind: &KindDef, stream: &StreamDef, command: Command) -> Comma
     let mut command = command
         .arg(name_arg(kind, false))
         .next_help_heading("Parameters");
-    for flag in flags_of(&stream.input, "with") {
+    let flags = flags_of(&stream.input, "with");
+    for flag in &flags {
         command = command.arg(flag.arg());
     }
     command = command.next_help_heading("Options");
@@ -728,6 +729,7 @@ fn stream_command(kind: &KindDef, stream: &StreamDef, command: Command) -> Comma
                 .value_hint(ValueHint::FilePath)
                 .help("What to send; `-` reads standard input"),
         ),
+        "duplex" => duplex_flags(command, flags.iter().any(|f| f.trailing)),
         "read" => command.arg(
             Arg::new("into")
                 .long("into")
@@ -739,9 +741,75 @@ fn stream_command(kind: &KindDef, stream: &StreamDef, command: Command) -> Comma
     }
 }
 
+/// A stream both ways can be a terminal, a program with words after `--`, or take a file.
+fn duplex_flags(command: Command, has_words: bool) -> Command {
+    let command = command
+        .arg(
+            Arg::new("stdin")
+                .long("stdin")
+                .short('i')
+                .action(ArgAction::SetTrue)
+                .help("A program reads our standard input"),
+        )
+        .arg(
+            Arg::new("from")
+                .long("from")
+                .value_name("FILE")
+                .value_hint(ValueHint::FilePath)
+                .help("Send this file, from where the other side says that it stands"),
+        );
+    match has_words {
+        true => command,
+        false => command.arg(
+            Arg::new("words")
+                .value_name("COMMAND")
+                .num_args(1..)
+                .last(true)
+                .help("A program and its arguments, where the stream runs one"),
+        ),
+    }
+}
+
+/// `--cpu.model host` is `--set cpu.model=host`.
+pub fn dotted(args: Vec<String>) -> Vec<String> {
+    let mut out = Vec::with_capacity(args.len());
+    let mut rest = args.into_iter();
+    while let Some(arg) = rest.next() {
+        if arg == "--" {
+            out.push(arg);
+            out.extend(rest);
+            return out;
+        }
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (arg.as_str(), None),
+        };
+        let path = name.strip_prefix("--").filter(|n| n.contains('.'));
+        match path.map(|p| p.replace('-', "_")) {
+            Some(path) => {
+                let value = value.or_else(|| rest.next()).unwrap_or_default();
+                out.push("--set".into());
+                out.push(format!("{path}={value}"));
+            }
+            None => out.push(arg),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_as_flags() {
+        let given = "vm create a --cpu.model host --source.sha-256=ab -- --a.b c";
+        let args = given.split(' ').map(str::to_owned).collect();
+        assert_eq!(
+            dotted(args).join(" "),
+            "vm create a --set cpu.model=host --set source.sha_256=ab -- --a.b c"
+        );
+    }
 
     fn words(line: &str) -> Before {
         let args: Vec<String> = line.split(' ').map(str::to_owned).collect();

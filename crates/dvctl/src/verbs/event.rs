@@ -42,38 +42,65 @@ fn number(event: &Value) -> u64 {
     event.get("seq").and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// The last `limit` events not older than `since`, and the number of the very last one.
-async fn past(s: &Session, since: Option<Timestamp>, limit: usize) -> Result<(Vec<Value>, u64)> {
-    let mut kept: std::collections::VecDeque<Value> = std::collections::VecDeque::new();
-    let mut last = 0;
-    loop {
-        let pairs = [("since", last.to_string()), ("limit", PAGE.to_string())];
-        let request = Request::get(format!("/events{}", query(&pairs))).header("accept", NDJSON);
-        let answer = s.client.send(request).await?;
-        let before = last;
-        let mut count = 0;
-        for line in answer.body.split(|b| *b == b'\n') {
-            let Some(event) = parse(line)? else {
-                continue;
-            };
-            count += 1;
-            last = last.max(number(&event));
-            let time = event
-                .get("time")
-                .and_then(Value::as_str)
-                .and_then(Timestamp::parse);
-            if since.is_some_and(|since| time.is_some_and(|time| time < since)) {
-                continue;
-            }
-            kept.push_back(event);
-            if kept.len() > limit {
-                kept.pop_front();
-            }
-        }
-        if count < PAGE || last == before {
-            return Ok((kept.into(), last));
+/// The first event after a number.
+async fn after(s: &Session, seq: u64) -> Result<Option<Value>> {
+    Ok(page(s, seq, 1).await?.into_iter().next())
+}
+
+async fn page(s: &Session, seq: u64, limit: usize) -> Result<Vec<Value>> {
+    let pairs = [("since", seq.to_string()), ("limit", limit.to_string())];
+    let request = Request::get(format!("/events{}", query(&pairs))).header("accept", NDJSON);
+    let answer = s.client.send(request).await?;
+    let lines = answer.body.split(|b| *b == b'\n');
+    lines.filter_map(|line| parse(line).transpose()).collect()
+}
+
+/// The smallest number up to `end` after which the events fulfil a wish that no earlier one does. Events are only found by number, so
+/// this looks at a few of them instead of reading all.
+async fn first(
+    s: &Session,
+    end: Option<u64>,
+    wish: impl Fn(Option<&Value>) -> bool,
+) -> Result<u64> {
+    let mut high = 256;
+    while end.is_none() && !wish(after(s, high).await?.as_ref()) {
+        high *= 4;
+    }
+    let (mut low, mut high) = (0, end.unwrap_or(high));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match wish(after(s, middle).await?.as_ref()) {
+            true => high = middle,
+            false => low = middle + 1,
         }
     }
+    Ok(low)
+}
+
+/// The last `limit` events not older than `since`, and the number of the very last one.
+async fn past(s: &Session, since: Option<Timestamp>, limit: usize) -> Result<(Vec<Value>, u64)> {
+    let last = first(s, None, |event| event.is_none()).await?;
+    let begin = match since {
+        None => 0,
+        Some(since) => {
+            let young = |event: Option<&Value>| {
+                let time = event.and_then(|e| e.get("time")?.as_str().and_then(Timestamp::parse));
+                event.is_none() || time.is_some_and(|time| time >= since)
+            };
+            first(s, Some(last), young).await?
+        }
+    };
+    let mut at = begin.max(last.saturating_sub(limit as u64));
+    let mut out = Vec::new();
+    while at < last {
+        let events = page(s, at, PAGE).await?;
+        let Some(end) = events.last().map(number).filter(|end| *end > at) else {
+            break;
+        };
+        at = end;
+        out.extend(events);
+    }
+    Ok((out, last.max(at)))
 }
 
 /// The cells of an event: when, how grave, what, about which object, in words.

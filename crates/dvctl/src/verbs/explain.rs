@@ -41,7 +41,10 @@ fn text(what: &str, answer: &Value, color: bool) -> Result<String> {
     };
     let mut out = format!("{bold}{what}{off}\n");
     for (name, value) in answer.as_object().into_iter().flatten() {
-        if matches!(name.as_str(), "version" | "kind" | "key" | "object") {
+        if matches!(
+            name.as_str(),
+            "version" | "kind" | "key" | "object" | "revision"
+        ) {
             continue;
         }
         let heading = name.replace('_', " ");

@@ -1,10 +1,10 @@
 //! Streams of an object: a console in raw mode, a program's input and output with its exit code, logs, uploads.
 //!
 //! Control messages that are understood: `{"error": problem}`, `{"stream": "stderr"}` (what follows belongs there) with an optional `"data"`,
-//! `{"exit_code": 3}` or `{"exit": 3}`. We send `{"resize": {"columns", "rows"}}` for a terminal and `{"eof": true}` at the end of our input.
+//! `{"exit_code": 3}` or `{"exit": 3}`, `{"missed": n}`; for files `{"offset": n}`, `{"received": n}`, `{"complete": true}`. We send `{"resize": {"columns", "rows"}}` for a terminal and `{"eof": true}` at the end of our input.
 
 use super::terminal::{self, ESCAPE, Raw};
-use super::{target, text};
+use super::{given, target, text, texts};
 use crate::connect::{Frame, Request, Socket, query};
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::grammar::flags_of;
@@ -60,12 +60,106 @@ pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches
             .await
         }
         _ => {
+            if let Some(file) = text(m, "from") {
+                let socket = s.client.socket(&path).await?;
+                return send_file(s, &target, stream, socket, file).await;
+            }
+            let words = texts(m, "words");
             // A program has words after `--` and ends by itself; a console is a terminal.
-            let program = flags.iter().any(|f| f.trailing);
+            let program = !words.is_empty() || flags.iter().any(|f| f.trailing);
             let wants_tty = params.get("tty") == Some(&Value::Bool(true));
-            let raw = s.screen.in_tty && s.screen.out_tty && (!program || wants_tty);
-            let socket = s.client.socket(&path).await?;
-            duplex(s, &target, socket, raw, program).await
+            let how = How {
+                raw: s.screen.in_tty && s.screen.out_tty && (!program || wants_tty),
+                program,
+                reads: !program || given(m, "stdin"),
+            };
+            let mut socket = s.client.socket(&path).await?;
+            if !words.is_empty() {
+                let stdin = match how.reads {
+                    true => std::io::read_to_string(std::io::stdin())
+                        .map_err(|e| Failure::io("reading standard input", e))?,
+                    false => String::new(),
+                };
+                let first = json!({ "command": words, "stdin": stdin });
+                socket.send(Frame::Control(first)).await?;
+                let how = How {
+                    reads: false,
+                    ..how
+                };
+                return duplex(s, &target, socket, how).await;
+            }
+            duplex(s, &target, socket, how).await
+        }
+    }
+}
+
+/// How a stream both ways is carried.
+#[derive(Clone, Copy)]
+struct How {
+    /// Our terminal is raw.
+    raw: bool,
+    /// The other side is a program, not a console.
+    program: bool,
+    /// Our standard input is read.
+    reads: bool,
+}
+
+/// Sends a file to the other side, which says from where on, how much has arrived, and when it is complete.
+async fn send_file(
+    s: &Session,
+    target: &Target,
+    stream: &StreamDef,
+    mut socket: Socket,
+    name: &str,
+) -> Result<()> {
+    let wrong = |e: std::io::Error| Failure::usage(format!("reading {name}: {e}"));
+    let mut file = tokio::fs::File::open(name).await.map_err(wrong)?;
+    let total = file.metadata().await.map_err(wrong)?.len();
+    let mut progress = Progress::new(s.screen, !s.format.is_table());
+    let what = format!("{} {} {}", target.kind, stream.name, target.name);
+    // Nothing is sent before the other side has said where it stands.
+    let mut sending = false;
+    let mut buffer = vec![0u8; 256 * 1024];
+    loop {
+        tokio::select! {
+            biased;
+            frame = socket.next() => {
+                let Some(frame) = frame? else {
+                    return Err(Failure::unreachable(format!("{target} ended the stream before the file was complete"))
+                        .hint("send it again: it goes on where it stopped"));
+                };
+                let Frame::Control(value) = frame else {
+                    continue;
+                };
+                if let Some(offset) = value.get("offset").and_then(Value::as_u64) {
+                    if offset > total {
+                        return Err(Failure::usage(format!("{name} has {total} bytes, but {offset} have arrived already: this is another file")));
+                    }
+                    tokio::io::AsyncSeekExt::seek(&mut file, std::io::SeekFrom::Start(offset)).await.map_err(wrong)?;
+                    sending = true;
+                } else if let Some(done) = value.get("received").and_then(Value::as_u64)
+                    && s.screen.err_tty
+                {
+                    progress.show(&what, "", None, Some((done, total)));
+                }
+                if value.get("complete") == Some(&Value::Bool(true)) {
+                    progress.clear();
+                    return s.screen.put(&format!("{} {}: complete\n", target.short(), stream.name));
+                }
+                if let Some(Err(failure)) = control(s, &value, &mut Channel::Out) {
+                    return Err(failure);
+                }
+            }
+            count = file.read(&mut buffer), if sending => match count.map_err(wrong)? {
+                0 => sending = false,
+                // When this fails the other side has said why: it is read next.
+                n => sending = socket.send(Frame::Data(Bytes::copy_from_slice(&buffer[..n]))).await.is_ok(),
+            },
+            _ = tokio::signal::ctrl_c() => {
+                progress.clear();
+                s.screen.say("\nbroken off; send it again to go on");
+                return Err(Failure::silent(INTERRUPTED));
+            }
         }
     }
 }
@@ -198,16 +292,19 @@ enum Channel {
     Err,
 }
 
-async fn duplex(
-    s: &Session,
-    target: &Target,
-    mut socket: Socket,
-    raw: bool,
-    program: bool,
-) -> Result<()> {
+async fn duplex(s: &Session, target: &Target, mut socket: Socket, how: How) -> Result<()> {
+    let How {
+        raw,
+        program,
+        reads,
+    } = how;
     let wrong = |e: std::io::Error| Failure::io("listening for signals", e);
     let mut resized = signal(SignalKind::window_change()).map_err(wrong)?;
-    let mut keys = terminal::input();
+    // Without a reader the channel is closed at once.
+    let mut keys = match reads {
+        true => terminal::input(),
+        false => tokio::sync::mpsc::channel(1).1,
+    };
     if raw {
         s.screen.say(&format!("connected to {target}; ^] leaves\r"));
     }
@@ -219,7 +316,7 @@ async fn duplex(
         resize(&mut socket).await?;
     }
     let mut channel = Channel::Out;
-    let mut reading = true;
+    let mut reading = reads;
     let ended = loop {
         tokio::select! {
             frame = socket.next() => match frame {
@@ -315,6 +412,10 @@ fn control(s: &Session, value: &Value, channel: &mut Channel) -> Option<Result<(
     }
     if let Some(text) = value.get("data").and_then(Value::as_str) {
         return put(s, *channel, text.as_bytes()).err().map(Err);
+    }
+    if let Some(missed) = value.get("missed").and_then(Value::as_u64) {
+        s.screen
+            .say(&format!("\r\n[{missed} pieces were missed]\r"));
     }
     if let Some(text) = value.get("message").and_then(Value::as_str) {
         s.screen.say(&crate::output::tidy(text));

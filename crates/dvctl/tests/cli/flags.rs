@@ -26,7 +26,7 @@ fn the_line_of_the_readme() {
 fn everything_a_flag_can_be() {
     let stage = Stage::new();
     stage
-        .run("vm create a --disk size=1GiB,bus=scsi --disk 2GiB,read-only --cpu model=host,sockets=2 --tpm --label app=web --set nics[0].network=lan --protection")
+        .run("vm create a --disk size=1GiB,bus=scsi --disk 2GiB,read-only --cpu model=host --cpu.sockets 2 --tpm --label app=web --set nics[0].network=lan --protection")
         .ok();
     let made = stage.server.object("vms", "a").unwrap();
     assert_eq!(

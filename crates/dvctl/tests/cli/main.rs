@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 /// A server, and `dvctl` standing in the `.dev/bin` of a checkout that names the server as its default instance.
-pub struct Stage {
+pub(crate) struct Stage {
     pub server: Server,
     pub folder: tempfile::TempDir,
 }
@@ -78,7 +78,7 @@ impl Stage {
 
 /// What a run said and how it ended.
 #[derive(Debug)]
-pub struct Said {
+pub(crate) struct Said {
     pub code: i32,
     pub out: String,
     pub err: String,

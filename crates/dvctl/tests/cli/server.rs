@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// The registry that the tests speak.
-pub const REGISTRY: &str = include_str!("registry.json");
+pub(crate) const REGISTRY: &str = include_str!("registry.json");
 
 /// What the server holds.
 #[derive(Default)]
-pub struct World {
+pub(crate) struct World {
     objects: BTreeMap<String, Value>,
     revision: u64,
     log: Vec<Value>,
@@ -35,7 +35,7 @@ struct App {
 }
 
 /// A running server; it ends with the test's runtime.
-pub struct Server {
+pub(crate) struct Server {
     /// What it holds.
     pub world: Arc<Mutex<World>>,
     changed: watch::Sender<u64>,
@@ -226,9 +226,14 @@ fn events(query: &HashMap<String, String>) -> Response {
         json!({ "seq": seq, "time": "2026-01-01T00:00:00.000Z", "event": word, "severity": "info",
             "about": { "kind": "vm", "project": "default", "name": "web1" }, "message": "as asked" })
     };
+    let limit: usize = query
+        .get("limit")
+        .and_then(|l| l.parse().ok())
+        .unwrap_or(100);
     let lines: Vec<String> = [event(1, "vm.created"), event(2, "vm.started")]
         .iter()
         .filter(|e| e["seq"].as_u64() > Some(since))
+        .take(limit)
         .map(|e| format!("{e}\n"))
         .collect();
     lines.concat().into_response()
@@ -539,6 +544,36 @@ fn act(
 async fn bytes(stream: String, ticket: Option<String>, mut socket: WebSocket) {
     let data = |text: &str| Message::Binary(text.to_owned().into());
     let control = |value: Value| Message::Text(value.to_string().into());
+    if stream == "receive" {
+        _ = socket
+            .send(control(json!({ "offset": 3, "size": 10 })))
+            .await;
+        let mut text = String::new();
+        while text.len() < 7 {
+            match socket.recv().await {
+                Some(Ok(Message::Binary(bytes))) => text.push_str(&String::from_utf8_lossy(&bytes)),
+                _ => return,
+            }
+        }
+        _ = socket.send(control(json!({ "received": 10 }))).await;
+        let answer = match text.as_str() {
+            "defghij" => json!({ "complete": true }),
+            _ => json!({ "error": model::Error::refused(format!("got {text}")).problem("r") }),
+        };
+        _ = socket.send(control(answer)).await;
+        return;
+    }
+    if stream == "run" {
+        let Some(Ok(Message::Text(first))) = socket.recv().await else {
+            return;
+        };
+        _ = socket
+            .send(control(json!({ "stream": "stderr", "truncated": false })))
+            .await;
+        _ = socket.send(data(first.as_str())).await;
+        _ = socket.send(control(json!({ "exit": 3 }))).await;
+        return;
+    }
     if stream == "exec" {
         _ = socket.send(data("Linux\n")).await;
         _ = socket

@@ -142,6 +142,34 @@ fn programs_and_consoles() {
 }
 
 #[test]
+fn programs_that_take_their_words_first() {
+    let stage = Stage::new();
+    stage.run("vm create web1").ok();
+    let said = stage.run("vm run web1 -- ls --all");
+    let first = r#"{"command":["ls","--all"],"stdin":""}"#;
+    assert_eq!(
+        (said.code, said.out.as_str(), said.err.as_str()),
+        (3, "", first)
+    );
+    let said = stage.feed("vm run -i web1 -- cat", b"words");
+    assert_eq!(said.err, r#"{"command":["cat"],"stdin":"words"}"#);
+}
+
+#[test]
+fn files_that_go_on_where_they_stopped() {
+    let stage = Stage::new();
+    stage.run("vm create web1").ok();
+    std::fs::write(stage.folder.path().join("file"), "abcdefghij").unwrap();
+    assert_eq!(
+        stage.run("vm receive web1 --from file").ok(),
+        "vm/web1 receive: complete\n"
+    );
+    std::fs::write(stage.folder.path().join("file"), "xxxxxxxxxx").unwrap();
+    let said = stage.run("vm receive web1 --from file");
+    assert_eq!((said.code, said.err.as_str()), (3, "error: got xxxxxxx\n"));
+}
+
+#[test]
 fn uploads() {
     let stage = Stage::new();
     stage.run("vm create web1").ok();
