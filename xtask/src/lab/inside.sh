@@ -1,9 +1,13 @@
 # Runs as root in the lab guest at each boot, from the second disk. One line per check: `LAB ok NAME SECONDS` or `LAB FAILED NAME: last words`.
+# The first boot installs the package and works with it; the second one, after a reboot, sees that all came back.
+export LC_ALL=C.UTF-8 HOME=/root
 check() {
     local name=$1 start out
     shift
     start=$(date +%s.%N)
-    if out=$(set -e; "$@" 2>&1); then
+    # Not in a condition: there the shell would go on after a failed command.
+    out=$(set -e; "$@" 2>&1)
+    if [ $? -eq 0 ]; then
         echo "LAB ok $name $(awk "BEGIN{printf \"%.1f\", $(date +%s.%N) - $start}")s"
     else
         echo "$out" | tail -30
@@ -23,8 +27,118 @@ until_true() {
     done
     echo "$out"
 }
+socket=/run/debvisor/api.sock
+ready() { curl -fsS -m 20 --unix-socket $socket http://localhost/health/ready; }
+vm() { dvctl vm show web1 -o json | jq -r "$1"; }
+is() { local got; got=$(vm "$1"); echo "$1 is $got, wanted $2"; test "$got" = "$2"; }
+main_pid() { systemctl show -P MainPID "$1"; }
+qemu() { pgrep -f 'qemu-system-x86_64.*web1'; }
+
+installs() { dpkg -i /lab/debvisor.deb; }
+units_run() {
+    systemctl is-active debvisord.socket debvisord-https.socket debvisord-grpc.socket
+    until_true 60 systemctl is-active debvisord.service
+    until_true 60 systemctl is-active debvisord-agent.service
+    until_true 60 ready
+}
+api_has_no_rights() {
+    test "$(ps -o user= -p "$(main_pid debvisord)")" = debvisor
+    grep -E '^CapEff:\s0+$' "/proc/$(main_pid debvisord)/status"
+}
+agent_listens_on_nothing() {
+    local inodes
+    inodes=$(ls -l "/proc/$(main_pid debvisord-agent)/fd" | grep -o 'socket:\[[0-9]*\]' | tr -dc '0-9\n')
+    for inode in $inodes; do
+        ! awk -v i="$inode" '$4=="0A" && $10==i {found=1} END {exit !found}' /proc/net/tcp /proc/net/tcp6
+    done
+}
+kvm_is_there() { modprobe kvm_amd 2>/dev/null || modprobe kvm_intel; test -c /dev/kvm; systemctl restart debvisord-agent; until_true 60 ready; }
+image() {
+    dvctl pool create default
+    dvctl network create default
+    dvctl image create tiny --source.file /lab/tiny.qcow2
+    until_true 60 sh -c 'test "$(dvctl image show tiny -o json | jq -r .status.state)" = ready'
+}
+guest_boots() {
+    dvctl vm create web1 --image tiny --memory 256MiB --network default --start
+    until_true 120 is .status.state running
+    until_true 120 dvctl vm exec web1 -- uname -a
+}
+under_kvm() { is .status.acceleration kvm; }
+in_a_scope() { grep -E '\.scope$' "/proc/$(qemu)/cgroup"; }
+unprivileged() { test "$(ps -o uid= -p "$(qemu)" | tr -d ' ')" -ge 1000; grep -E '^Seccomp:\s2' "/proc/$(qemu)/status"; }
+# killed UNIT: ends it hard; systemd starts it again, and the guest is the same process.
+killed() {
+    local pid guest
+    pid=$(main_pid "$1")
+    guest=$(qemu)
+    kill -9 "$pid"
+    until_true 60 sh -c "p=\$(systemctl show -P MainPID $1); test \$p -gt 0 -a \$p -ne $pid"
+    until_true 60 ready
+    until_true 60 is .status.state running
+    test "$(qemu)" = "$guest"
+    until_true 60 dvctl vm exec web1 -- true
+}
+stopped_agent() {
+    local guest
+    guest=$(qemu)
+    systemctl restart debvisord-agent
+    until_true 60 is .status.state running
+    test "$(qemu)" = "$guest"
+}
+activated() {
+    systemctl stop debvisord.service
+    ! systemctl is-active debvisord.service
+    until_true 60 ready
+    systemctl is-active debvisord.service
+}
+restart_loses_nothing() {
+    local lost=0
+    (sleep 1; systemctl restart debvisord.service) &
+    for _ in $(seq 60); do
+        curl -fsS -m 60 --unix-socket $socket -o /dev/null http://localhost/api/v1/projects/default/vms || lost=$((lost + 1))
+        sleep 0.1
+    done
+    wait
+    echo "$lost of 60 requests were lost"
+    test $lost -eq 0
+}
+back_after_reboot() {
+    until_true 90 ready
+    until_true 120 is .status.state running
+    until_true 120 dvctl vm exec web1 -- true
+    is .status.last_exit.reason host-reboot
+}
+purged() {
+    dvctl vm delete web1 --yes
+    dpkg -P debvisor
+    ! pgrep -x debvisord
+    ! systemctl cat debvisord.service
+}
 
 echo "LAB boot $(cut -d' ' -f1 /proc/uptime)s $(nproc) cores, $(systemctl --version | head -1)"
-kvm() { modprobe kvm_amd 2>/dev/null || modprobe kvm_intel; test -c /dev/kvm; }
-check "kvm is there" kvm
+if [ ! -e /var/lib/lab-rebooted ]; then
+    check "the package installs" installs
+    check "its units run" units_run
+    check "the api has no rights" api_has_no_rights
+    check "the agent listens on nothing" agent_listens_on_nothing
+    check "kvm is there" kvm_is_there
+    check "pool, network and image are made" image
+    check "a guest boots and answers" guest_boots
+    check "the guest runs under kvm" under_kvm
+    check "the guest has a scope of its own" in_a_scope
+    check "the guest has no rights and seccomp" unprivileged
+    check "a killed api comes back" killed debvisord.service
+    check "a killed agent adopts its guest" killed debvisord-agent.service
+    check "a restarted agent adopts its guest" stopped_agent
+    check "the api is started by its socket" activated
+    check "a restart of the api loses no request" restart_loses_nothing
+    touch /var/lib/lab-rebooted /run/lab-reboot
+    systemctl reboot --no-block
+    exit 0
+fi
+modprobe kvm_amd 2>/dev/null || modprobe kvm_intel
+check "all comes back after a reboot" back_after_reboot
+check "the package goes" purged
+journalctl -b -u debvisord -u debvisord-agent -p warning --no-pager | tail -20
 echo "LAB end"

@@ -6,11 +6,15 @@
 mod guest;
 mod image;
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{deb, sh, tree};
+use crate::{deb, down, instance::Instance, sh, tree, up};
 
 /// Runs inside the guest at every boot of it.
 const SCRIPT: &str = include_str!("inside.sh");
@@ -47,13 +51,42 @@ pub fn command() -> Result<()> {
     Ok(())
 }
 
+/// The tiny image as a file: the guest cannot build one, for it has no network. An instance builds it when no test has yet.
+fn tiny() -> Result<PathBuf> {
+    let built = || {
+        let names = std::fs::read_dir(tree::cache())
+            .ok()?
+            .flatten()
+            .map(|entry| entry.path());
+        let named = |path: &PathBuf| {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            name.starts_with("tiny-") && name.ends_with(".qcow2")
+        };
+        names
+            .filter(named)
+            .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
+    };
+    if built().is_none() {
+        let instance = Instance::named("lab-image")?;
+        up::start(&instance, false)?;
+        let made = up::ground(&instance);
+        down::down(&instance, true)?;
+        made?;
+    }
+    built().context("an instance made the tiny image, but it is not in the cache")
+}
+
 /// A tar file that the guest reads as its second disk.
-fn pack(folder: &Path, package: &Path) -> Result<std::path::PathBuf> {
+fn pack(folder: &Path, package: &Path) -> Result<PathBuf> {
     let inside = folder.join("payload");
     let _ = std::fs::remove_dir_all(&inside);
     std::fs::create_dir_all(&inside)?;
     std::fs::copy(package, inside.join("debvisor.deb"))
         .with_context(|| format!("cannot copy {}", package.display()))?;
+    std::fs::copy(tiny()?, inside.join("tiny.qcow2"))?;
     std::fs::write(inside.join("run"), SCRIPT)?;
     let payload = folder.join("payload.tar");
     // Padded to a whole number of sectors, else the guest's disk ends before the archive does.
