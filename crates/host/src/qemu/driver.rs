@@ -10,7 +10,7 @@
 use super::handle::Handle;
 use super::launch::{Accel, InvalidLaunch, Launch};
 use super::placement::Placement;
-use super::record::LaunchRecord;
+use super::record::{LaunchRecord, hash};
 use super::tpm;
 use crate::clock::SharedClock;
 use crate::process::{Exit, Process, ProcessError, Run, Stderr};
@@ -178,6 +178,9 @@ impl Driver {
             let pid = process.pid();
             return Err(DriverError::AlreadyRuns { guest, pid });
         }
+        if let Some(record) = read(&launch.dir).await? {
+            self.end_tpm(&record, &launch.dir).await?;
+        }
         let new = launch.clone();
         blocking(&launch.dir, move || prepare(&new)).await?;
         let clock = &*self.config.clock;
@@ -216,24 +219,29 @@ impl Driver {
                 run = run.groups([kvm.gid()]);
             }
         }
-        write(&record, &launch.dir).await?;
-
-        let tpm = match &launch.tpm_state {
-            Some(state) => {
-                let program = &self.config.swtpm;
-                let started = tpm::start(program, launch, state, cgroup.as_deref(), clock).await?;
-                record.tpm = Some(started.identity().clone());
-                write(&record, &launch.dir).await?;
-                Some(started)
-            }
-            None => None,
-        };
-        let log = launch.dir.join("qemu.log");
+        let tpm_args = launch
+            .tpm_state
+            .as_deref()
+            .map(|state| tpm::args(launch, state));
+        record.tpm_args_hash = tpm_args
+            .as_ref()
+            .map(|args| hash(args.iter().map(String::as_bytes)));
         let mut started = Started {
+            armed: true,
             qemu: None,
-            tpm,
+            tpm: None,
             dir: launch.dir.clone(),
         };
+        write(&record, &launch.dir).await?;
+        if let Some(args) = tpm_args {
+            let program = &self.config.swtpm;
+            let process = tpm::start(program, launch, &args, cgroup.as_deref(), clock)?;
+            record.tpm = Some(process.identity().clone());
+            let process = started.tpm.insert(process);
+            write(&record, &launch.dir).await?;
+            tpm::ready(process, launch).await?;
+        }
+        let log = launch.dir.join("qemu.log");
         let process = run.spawn_detached(&Stderr::Append(log.clone()), clock)?;
         record.qemu = Some(process.identity().clone());
         let process = started.qemu.insert(process);
@@ -284,7 +292,7 @@ impl Driver {
             record.qemu = Some(process.identity().clone());
             write(&record, dir).await?;
         }
-        let tpm = self.find_tpm(&record, dir)?;
+        let tpm = self.find_tpm(&record, dir).await?;
         let limit = Duration::from_secs(5);
         let qmp = super::handle::connect(&process, &record.sockets.qmp, limit).await;
         let qmp = qmp
@@ -301,8 +309,7 @@ impl Driver {
     /// # Errors
     /// When the directory cannot be read or the kernel forbids the signals.
     pub async fn destroy(&self, dir: &Path, grace: Duration) -> Result<(), DriverError> {
-        let record =
-            LaunchRecord::read(dir).map_err(dir_error("reading the launch record in", dir))?;
+        let record = read(dir).await?;
         let Some(record) = record else {
             return Ok(());
         };
@@ -310,9 +317,7 @@ impl Driver {
         if let Some((process, _)) = self.find(dir).await? {
             process.end(grace).await.map_err(&ending)?;
         }
-        if let Some(tpm) = self.find_tpm(&record, dir)? {
-            tpm.end(Duration::from_secs(2)).await.map_err(&ending)?;
-        }
+        self.end_tpm(&record, dir).await?;
         let place = dir.to_owned();
         let cleaning = move || {
             clean(&place, &record);
@@ -329,25 +334,31 @@ impl Driver {
             let Some(record) = LaunchRecord::read(&place)? else {
                 return Ok(None);
             };
-            let identity = match &record.qemu {
-                Some(identity) => Some(identity.clone()),
-                None => record.find(&*clock)?,
-            };
-            let Some(identity) = identity else {
-                return Ok(None);
-            };
-            Ok(Process::adopt(&identity, &*clock)?.map(|process| (process, record)))
+            Ok(record.find_qemu(&*clock)?.map(|process| (process, record)))
         };
         let failed = dir_error("looking for the guest of", dir);
         blocking(dir, move || look().map_err(failed)).await
     }
 
-    fn find_tpm(&self, record: &LaunchRecord, dir: &Path) -> Result<Option<Process>, DriverError> {
-        let Some(identity) = &record.tpm else {
-            return Ok(None);
-        };
-        Process::adopt(identity, &*self.config.clock)
-            .map_err(dir_error("looking for the TPM of", dir))
+    /// The TPM's process of a guest.
+    async fn find_tpm(
+        &self,
+        record: &LaunchRecord,
+        dir: &Path,
+    ) -> Result<Option<Process>, DriverError> {
+        let (clock, record) = (self.config.clock.clone(), record.clone());
+        let failed = dir_error("looking for the TPM of", dir);
+        blocking(dir, move || record.find_tpm(&*clock).map_err(failed)).await
+    }
+
+    /// Ends a TPM that was left behind: one whose QEMU never came, because we were killed in between, waits for ever and
+    /// keeps its state locked.
+    async fn end_tpm(&self, record: &LaunchRecord, dir: &Path) -> Result<(), DriverError> {
+        if let Some(tpm) = self.find_tpm(record, dir).await? {
+            let ended = tpm.end(Duration::from_secs(2)).await;
+            ended.map_err(dir_error("ending the TPM of", dir))?;
+        }
+        Ok(())
     }
 }
 
@@ -366,6 +377,13 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Reads the launch record.
+async fn read(dir: &Path) -> Result<Option<LaunchRecord>, DriverError> {
+    let place = dir.to_owned();
+    let failed = dir_error("reading the launch record in", dir);
+    blocking(dir, move || LaunchRecord::read(&place).map_err(failed)).await
+}
+
 /// Writes the launch record.
 async fn write(record: &LaunchRecord, dir: &Path) -> Result<(), DriverError> {
     let (record, place) = (record.clone(), dir.to_owned());
@@ -375,6 +393,7 @@ async fn write(record: &LaunchRecord, dir: &Path) -> Result<(), DriverError> {
 
 /// Kills what was started when the start as a whole fails, also by a drop of its future.
 struct Started {
+    armed: bool,
     qemu: Option<Process>,
     tpm: Option<Process>,
     dir: PathBuf,
@@ -382,13 +401,15 @@ struct Started {
 
 impl Started {
     fn disarm(mut self) -> Option<(Process, Option<Process>)> {
-        Some((self.qemu.take()?, self.tpm.take()))
+        let both = (self.qemu.take()?, self.tpm.take());
+        self.armed = false;
+        Some(both)
     }
 }
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if self.qemu.is_none() && self.tpm.is_none() {
+        if !self.armed {
             return;
         }
         for process in self.qemu.iter().chain(&self.tpm) {

@@ -6,7 +6,7 @@
 
 use super::launch::Sockets;
 use crate::clock::{BootId, Clock};
-use crate::process::Identity;
+use crate::process::{Identity, Process};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
@@ -40,7 +40,9 @@ pub struct LaunchRecord {
     pub user: Option<(u32, u32)>,
     /// The QEMU process; absent until it was started.
     pub qemu: Option<Identity>,
-    /// The TPM's process, when there is one.
+    /// SHA-256 of the arguments of its TPM's process, as `args_hash`; absent when it has none.
+    pub tpm_args_hash: Option<String>,
+    /// The TPM's process; absent until it was started.
     pub tpm: Option<Identity>,
     /// Its cgroup, when it has one.
     pub cgroup: Option<PathBuf>,
@@ -64,6 +66,7 @@ impl LaunchRecord {
             sockets: launch.sockets(),
             user: launch.user,
             qemu: None,
+            tpm_args_hash: None,
             tpm: None,
             cgroup: None,
         }
@@ -109,35 +112,63 @@ impl LaunchRecord {
         }
     }
 
-    /// Looks through the running processes for the one with exactly these arguments: for a record without identity.
-    pub(super) fn find(&self, clock: &dyn Clock) -> io::Result<Option<Identity>> {
+    /// The QEMU process: the one written down, or else found by its arguments.
+    pub(super) fn find_qemu(&self, clock: &dyn Clock) -> io::Result<Option<Process>> {
+        self.find(self.qemu.as_ref(), Some(&self.args_hash), clock)
+    }
+
+    /// The TPM's process, likewise.
+    pub(super) fn find_tpm(&self, clock: &dyn Clock) -> io::Result<Option<Process>> {
+        self.find(self.tpm.as_ref(), self.tpm_args_hash.as_deref(), clock)
+    }
+
+    fn find(
+        &self,
+        known: Option<&Identity>,
+        args_hash: Option<&str>,
+        clock: &dyn Clock,
+    ) -> io::Result<Option<Process>> {
         if self.boot != clock.boot_id() {
             return Ok(None);
         }
-        for entry in fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            // A process that ends meanwhile, or is none of ours to read, is not the one.
-            let Ok(cmdline) = fs::read(format!("/proc/{pid}/cmdline")) else {
-                continue;
-            };
-            let Some(cmdline) = cmdline.strip_suffix(b"\0") else {
-                continue;
-            };
-            let args = cmdline.split(|byte| *byte == 0).skip(1);
-            if hash(args) == self.args_hash
-                && let Ok(identity) = Identity::of(pid, clock)
-            {
-                return Ok(Some(identity));
-            }
+        let identity = match (known, args_hash) {
+            (Some(known), _) => Some(known.clone()),
+            (None, Some(hash)) => search(hash, clock)?,
+            (None, None) => None,
+        };
+        match identity {
+            Some(identity) => Process::adopt(&identity, clock),
+            None => Ok(None),
         }
-        Ok(None)
     }
 }
 
-fn hash<'a>(args: impl Iterator<Item = &'a [u8]>) -> String {
+/// Looks through the running processes for the one with exactly these arguments: for a record without identity.
+fn search(args_hash: &str, clock: &dyn Clock) -> io::Result<Option<Identity>> {
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // A process that ends meanwhile, or is none of ours to read, is not the one.
+        let Ok(cmdline) = fs::read(format!("/proc/{pid}/cmdline")) else {
+            continue;
+        };
+        let Some(cmdline) = cmdline.strip_suffix(b"\0") else {
+            continue;
+        };
+        let args = cmdline.split(|byte| *byte == 0).skip(1);
+        if hash(args) == args_hash
+            && let Ok(identity) = Identity::of(pid, clock)
+        {
+            return Ok(Some(identity));
+        }
+    }
+    Ok(None)
+}
+
+/// SHA-256 over arguments, each ended by a zero byte.
+pub(super) fn hash<'a>(args: impl Iterator<Item = &'a [u8]>) -> String {
     let mut sha = Sha256::new();
     for arg in args {
         sha.update(arg);

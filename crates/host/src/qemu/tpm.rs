@@ -3,21 +3,14 @@
 use super::driver::DriverError;
 use super::launch::Launch;
 use crate::clock::Clock;
-use crate::process::{Process, Run, Stderr};
-use std::path::Path;
+use crate::process::{Process, ProcessError, Run, Stderr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Starts the TPM and returns once its control socket accepts.
-pub(super) async fn start(
-    program: &Path,
-    launch: &Launch,
-    state: &Path,
-    cgroup: Option<&Path>,
-    clock: &dyn Clock,
-) -> Result<Process, DriverError> {
-    let log = launch.dir.join("tpm.log");
+/// The arguments of the TPM's program.
+pub(super) fn args(launch: &Launch, state: &Path) -> Vec<String> {
     let socket = launch.sockets().tpm;
-    let mut run = Run::new(program).args([
+    [
         "socket".to_owned(),
         "--tpm2".to_owned(),
         "--tpmstate".to_owned(),
@@ -26,14 +19,35 @@ pub(super) async fn start(
         format!("type=unixio,path={},mode=0600", socket.display()),
         // The connection is QEMU's life.
         "--terminate".to_owned(),
-    ]);
+    ]
+    .to_vec()
+}
+
+/// Starts the TPM's process.
+pub(super) fn start(
+    program: &Path,
+    launch: &Launch,
+    args: &[String],
+    cgroup: Option<&Path>,
+    clock: &dyn Clock,
+) -> Result<Process, ProcessError> {
+    let mut run = Run::new(program).args(args);
     if let Some((uid, gid)) = launch.user {
         run = run.uid_gid(uid, gid);
     }
     if let Some(cgroup) = cgroup {
         run = run.cgroup(cgroup);
     }
-    let process = run.spawn_detached(&Stderr::Append(log.clone()), clock)?;
+    run.spawn_detached(&Stderr::Append(log(launch)), clock)
+}
+
+fn log(launch: &Launch) -> PathBuf {
+    launch.dir.join("tpm.log")
+}
+
+/// Returns once the TPM's control socket is there.
+pub(super) async fn ready(process: &Process, launch: &Launch) -> Result<(), DriverError> {
+    let socket = launch.sockets().tpm;
     let accepting = async {
         let mut pause = Duration::from_millis(2);
         // A connection would count as QEMU's and end it, so only the socket's presence is asked.
@@ -43,18 +57,16 @@ pub(super) async fn start(
         }
     };
     let why = tokio::select! {
-        () = accepting => return Ok(process),
+        () = accepting => return Ok(()),
         exit = process.wait() => match exit {
             Ok(exit) => format!("ended with {exit}"),
             Err(error) => error.to_string(),
         },
         () = tokio::time::sleep(Duration::from_secs(20)) => "did not open its socket within 20 s".to_owned(),
     };
-    // It may be alive but stuck; nothing of it is needed any more.
-    let _ = process.end(Duration::from_millis(500)).await;
     Err(DriverError::Tpm {
         guest: launch.name.clone(),
         why,
-        said: super::driver::tail(&log),
+        said: super::driver::tail(&log(launch)),
     })
 }
