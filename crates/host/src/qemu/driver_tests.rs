@@ -332,6 +332,7 @@ async fn what_qemu_refuses_comes_back_in_its_words_and_leaves_nothing() {
             .contains("Debian package `qemu-system-x86`"),
         "{error}"
     );
+    assert!(!place.dir().join("launch.json").exists());
 }
 
 #[tokio::test]
