@@ -1,0 +1,174 @@
+//! Chooses a node for each VM. With one node the choice is simple; why there is none is said.
+
+use super::{Assignment, AssignmentSpec, KIND};
+use crate::vm::Vm;
+use futures::future::BoxFuture;
+use model::{Condition, ConditionStatus, Error, Kind, ObjectRef, Resource, Result, What};
+use runtime::Key;
+use runtime::node::{Node, NodeState, Schedulable};
+use runtime::{Controller, Cx, Next, Obj, Op, Watch, object_key, object_ref};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Keeps one assignment per VM.
+pub(super) struct Placement;
+
+impl Controller for Placement {
+    fn name(&self) -> &'static str {
+        "placement"
+    }
+
+    fn owns(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        vec![
+            Watch::Map(Vm::KIND.name, |_, key| {
+                let vm = object_ref(key);
+                vm.map(|vm| object_key(KIND.name, vm.project.as_deref(), &vm.name))
+                    .into_iter()
+                    .collect()
+            }),
+            Watch::Map(Node::KIND.name, |cx, _| {
+                let vms = cx.list::<Vm>(None);
+                vms.iter()
+                    .map(|vm| {
+                        let project = vm.metadata.project.as_deref();
+                        object_key(KIND.name, project, &vm.metadata.name)
+                    })
+                    .collect()
+            }),
+        ]
+    }
+
+    fn reconcile<'a>(&'a self, cx: &'a Cx, key: &'a Key) -> BoxFuture<'a, Result<Next>> {
+        Box::pin(reconcile(cx, key))
+    }
+}
+
+async fn reconcile(cx: &Cx, key: &Key) -> Result<Next> {
+    let Some(target) = object_ref(key) else {
+        return Ok(Next::Settled);
+    };
+    let vm = cx.get::<Vm>(target.project.as_deref(), &target.name);
+    let assignment = cx.get_key::<Assignment>(key);
+    match (vm, assignment) {
+        (None, None) => Ok(Next::Settled),
+        (None, Some(_)) => remove(cx, target).await,
+        // Of an earlier VM of this name: makes way.
+        (Some(vm), Some(assignment)) if assignment.spec.vm != vm.metadata.uid => {
+            remove(cx, target).await
+        }
+        (Some(vm), assignment) => place(cx, key, target, &vm, assignment).await,
+    }
+}
+
+async fn remove(cx: &Cx, target: ObjectRef) -> Result<Next> {
+    let op = Op::Delete {
+        target,
+        keep: Vec::new(),
+    };
+    match cx.submit(op, "placement").await {
+        Err(error) if error.what != What::NotFound => Err(error),
+        _ => Ok(Next::Settled),
+    }
+}
+
+async fn place(
+    cx: &Cx,
+    key: &Key,
+    target: ObjectRef,
+    vm: &Obj<Vm>,
+    assignment: Option<Arc<Obj<Assignment>>>,
+) -> Result<Next> {
+    let placed = assignment.as_ref().and_then(|a| a.spec.node.clone());
+    if let Some(node) = placed {
+        return say(cx, key, Ok(&node)).await;
+    }
+    let choice = choose(&cx.list::<Node>(None));
+    let spec = AssignmentSpec {
+        vm: vm.metadata.uid,
+        node: choice.as_ref().ok().cloned(),
+        epoch: assignment.as_ref().map_or(1, |a| a.spec.epoch + 1),
+    };
+    let op = match &assignment {
+        None => Op::Create {
+            kind: KIND.name.into(),
+            project: target.project.clone(),
+            body: json!({
+                "metadata": {
+                    "name": target.name,
+                    "owner": { "kind": Vm::KIND.name, "name": vm.metadata.name, "uid": vm.metadata.uid },
+                },
+                "spec": spec,
+            }),
+        },
+        // Nothing new to say.
+        Some(_) if spec.node.is_none() => return say(cx, key, choice.as_deref()).await,
+        Some(_) => Op::Patch {
+            target: target.clone(),
+            body: json!({ "spec": spec }),
+        },
+    };
+    match cx.submit(op, "placement").await {
+        Err(Error {
+            what: What::Exists, ..
+        }) => {}
+        Err(error) => return Err(error),
+        Ok(_) => {}
+    }
+    say(cx, key, choice.as_deref()).await
+}
+
+/// The node for a VM, or why there is none.
+fn choose(nodes: &[Arc<Obj<Node>>]) -> std::result::Result<String, String> {
+    let mut why = Vec::new();
+    for node in nodes {
+        let name = &node.metadata.name;
+        let online = node
+            .status
+            .as_ref()
+            .is_some_and(|s| s.state == NodeState::Online);
+        if !online {
+            why.push(format!("node `{name}` is not online"));
+        } else if node.spec.schedulable == Schedulable::No {
+            why.push(format!("node `{name}` takes no new VMs"));
+        } else {
+            return Ok(name.to_string());
+        }
+    }
+    Err(match why.is_empty() {
+        true => "there is no node yet: its agent registers it when it starts".into(),
+        false => why.join("; "),
+    })
+}
+
+async fn say(cx: &Cx, key: &Key, choice: std::result::Result<&str, &String>) -> Result<Next> {
+    let now = cx.clock().now();
+    cx.set_status::<Assignment>(key, |status| {
+        match choice {
+            Ok(node) => Condition::set(
+                &mut status.conditions,
+                "Placed",
+                ConditionStatus::True,
+                "Chosen",
+                &format!("on node `{node}`"),
+                now,
+            ),
+            Err(why) => Condition::set(
+                &mut status.conditions,
+                "Placed",
+                ConditionStatus::False,
+                "NoNode",
+                why,
+                now,
+            ),
+        };
+    })
+    .await?;
+    Ok(match choice {
+        Ok(_) => Next::Settled,
+        Err(why) => Next::WaitingFor(why.clone()),
+    })
+}

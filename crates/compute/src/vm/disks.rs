@@ -1,0 +1,185 @@
+//! The volumes behind a VM's disks: made and grown by requests to `storage`, and opened for QEMU.
+
+use super::Vm;
+use super::hypervisor::{DiskSource, LayerFile};
+use super::types::Disk;
+use model::{Bytes, Error, ObjectRef, Resource, Result, What};
+use runtime::{Cx, Obj, Op};
+use serde_json::json;
+use storage::image::Image;
+use storage::volume::{Volume, VolumeFormat, VolumeState};
+
+/// Has the volumes of inline disks made and grown. Answers for which disk the VM still waits.
+pub async fn ensure(cx: &Cx, vm: &Obj<Vm>) -> Result<Option<String>> {
+    let mut missing = None;
+    for disk in &vm.spec.disks {
+        if disk.inline() {
+            make(cx, vm, disk).await?;
+        }
+        missing = missing.or_else(|| wait(cx, vm, disk));
+    }
+    Ok(missing)
+}
+
+fn project(vm: &Obj<Vm>) -> Option<&str> {
+    vm.metadata.project.as_deref()
+}
+
+fn find(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Option<std::sync::Arc<Obj<Volume>>> {
+    cx.follow::<Volume>(project(vm), &disk.volume_name(&vm.metadata.name))
+}
+
+async fn make(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Result<()> {
+    let name = disk.volume_name(&vm.metadata.name);
+    let target = ObjectRef {
+        kind: Volume::KIND.name.into(),
+        project: vm.metadata.project.as_ref().map(ToString::to_string),
+        name: name.clone(),
+    };
+    if let Some(volume) = find(cx, vm, disk) {
+        let ours = volume
+            .metadata
+            .owner
+            .as_ref()
+            .is_some_and(|o| o.uid == vm.metadata.uid);
+        if !ours {
+            return Err(Error::refused(format!(
+                "disk `{}` of VM `{}` would be volume `{name}`, which exists and belongs to something else",
+                disk.name, vm.metadata.name
+            ))
+            .hint(format!("delete volume `{name}`, or use it by `volume: {name}`")));
+        }
+        let have = volume.spec.size.unwrap_or(Bytes(0));
+        if let Some(size) = disk.size
+            && size > have
+            && volume.metadata.deletion_requested.is_none()
+        {
+            let body = json!({ "spec": { "size": size } });
+            cx.submit(Op::Patch { target, body }, "vm").await?;
+        }
+        return Ok(());
+    }
+    let mut spec = json!({});
+    if let Some(size) = disk.size {
+        spec["size"] = json!(size);
+    }
+    if let Some(image) = &disk.image {
+        spec["image"] = json!(image);
+    }
+    if let Some(pool) = &disk.pool {
+        spec["pool"] = json!(pool);
+    }
+    if let Some(format) = &disk.format {
+        spec["format"] = json!(format);
+    }
+    let body = json!({
+        "metadata": { "name": name, "owner": { "kind": Vm::KIND.name, "name": vm.metadata.name, "uid": vm.metadata.uid } },
+        "spec": spec,
+    });
+    let op = Op::Create {
+        kind: Volume::KIND.name.into(),
+        project: target.project.clone(),
+        body,
+    };
+    match cx.submit(op, "vm").await {
+        // Made by an earlier try that we did not see the end of: looked at again soon.
+        Err(error) if error.what == What::Exists => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// Why a disk cannot be used yet.
+fn wait(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Option<String> {
+    let name = disk.volume_name(&vm.metadata.name);
+    let Some(volume) = find(cx, vm, disk) else {
+        return Some(format!("volume `{name}` of disk `{}` is made", disk.name));
+    };
+    let status = volume.status.clone().unwrap_or_default();
+    let more = match status.message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
+    match status.state {
+        VolumeState::Available | VolumeState::Resizing => None,
+        VolumeState::Creating => Some(format!("volume `{name}` is being made{more}")),
+        VolumeState::Error => Some(format!("volume `{name}` is in error{more}")),
+        VolumeState::Deleting => Some(format!("volume `{name}` is being deleted")),
+    }
+}
+
+/// Opens a disk for QEMU, its topmost file first.
+pub fn open(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Result<DiskSource> {
+    let name = disk.volume_name(&vm.metadata.name);
+    let volume = find(cx, vm, disk)
+        .ok_or_else(|| Error::unavailable(format!("there is no volume `{name}` yet")))?;
+    let status = volume.status.clone().unwrap_or_default();
+    let mut layers = vec![file(
+        &status.path,
+        !disk.read_only,
+        volume.spec.format == VolumeFormat::Qcow2,
+    )?];
+    if let Some(image) = &status.layer_on {
+        let image = cx
+            .list::<Image>(None)
+            .into_iter()
+            .find(|i| i.metadata.uid.to_string() == *image)
+            .ok_or_else(|| {
+                Error::internal(format!(
+                    "the image that volume `{name}` is a layer upon is gone"
+                ))
+            })?;
+        let path = image.status.as_ref().map_or("", |s| s.path.as_str());
+        layers.push(file(path, false, true)?);
+    }
+    Ok(DiskSource {
+        disk: disk.clone(),
+        layers,
+    })
+}
+
+fn file(path: &str, write: bool, qcow2: bool) -> Result<LayerFile> {
+    let opened = std::fs::File::options().read(true).write(write).open(path);
+    let file =
+        opened.map_err(|e| Error::unavailable(format!("cannot open {path}: {e}")).because(e))?;
+    Ok(LayerFile {
+        fd: file.into(),
+        qcow2,
+    })
+}
+
+/// Deletes the volumes that belong to a VM. Answers which are still there.
+pub async fn delete_owned(cx: &Cx, vm: &Obj<Vm>) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for volume in cx.list::<Volume>(project(vm)) {
+        let ours = volume
+            .metadata
+            .owner
+            .as_ref()
+            .is_some_and(|o| o.uid == vm.metadata.uid);
+        if !ours {
+            continue;
+        }
+        if volume.metadata.deletion_requested.is_none() {
+            let target = ObjectRef {
+                kind: Volume::KIND.name.into(),
+                project: volume.metadata.project.as_ref().map(ToString::to_string),
+                name: volume.metadata.name.to_string(),
+            };
+            let op = Op::Delete {
+                target,
+                keep: Vec::new(),
+            };
+            match cx.submit(op, "vm").await {
+                Err(error) if error.what != What::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if cx
+            .get::<Volume>(project(vm), &volume.metadata.name)
+            .is_some()
+        {
+            left.push(volume.metadata.name.to_string());
+        }
+    }
+    Ok(left)
+}
