@@ -7,6 +7,7 @@ use crate::kinds;
 use crate::logs::Levels;
 use crate::signals;
 use anyhow::{Context, bail};
+use compute::Guests;
 use host::clock::SystemClock;
 use host::net::Netns;
 use network::Fabric;
@@ -55,6 +56,15 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let now = runtime::Clock::now(&runtime::SystemClock);
     let facts = crate::facts::of_this_machine(&cache, &*clock, now).await;
     tracing::info!(accel = %facts.status.acceleration, because = %facts.acceleration.because, qemu = %facts.status.qemu, "this machine was looked at");
+    let guests = compute::vm::qemu::Qemu::open(compute::vm::qemu::Config {
+        instance: config.instance.clone(),
+        run: run_dir.join("vm"),
+        state: state.join("vms"),
+        cache: cache.clone(),
+        clock: clock.clone(),
+        unprivileged: true,
+    })
+    .await?;
     let local = storage::Local {
         pools: state.join("pools"),
         cache: cache.clone(),
@@ -69,6 +79,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(Arc::new(node::Facts(facts.status)))
         .part(Arc::new(fabric))
         .part(Arc::new(local))
+        .part(Arc::new(Guests(Arc::new(guests))))
         .build()
         .await?;
     levels.follow(&cx);

@@ -16,17 +16,15 @@ pub struct Facts {
     pub status: NodeStatus,
     /// What executes guests.
     pub acceleration: Acceleration,
-    /// What the emulator can do; an error says how to get one that can.
-    pub features: anyhow::Result<Features>,
 }
 
 /// Looks at this machine. Runs a guest for a moment to see whether KVM works; answers from `cache` when nothing changed.
 pub async fn of_this_machine(cache: &Path, clock: &dyn Clock, now: Timestamp) -> Facts {
     let qemu = Path::new(QEMU);
-    let acceleration = AccelProbe::new(qemu, &cache.join("kvm.json"), true)
+    let acceleration = AccelProbe::new(qemu, &cache.join("acceleration.json"), true)
         .ask(clock)
         .await;
-    let features = Features::of(qemu, &cache.join("qemu.json")).await;
+    let features = Features::of(qemu, &cache.join("qemu-features.json")).await;
     let uname = nix::sys::utsname::uname();
     let kernel = uname
         .map(|u| u.release().to_string_lossy().into_owned())
@@ -89,6 +87,5 @@ pub async fn of_this_machine(cache: &Path, clock: &dyn Clock, now: Timestamp) ->
     Facts {
         status,
         acceleration,
-        features: features.map_err(anyhow::Error::from),
     }
 }

@@ -10,5 +10,6 @@ pub fn registry() -> Result<Registry> {
         identity::SUBSYSTEMS,
         storage::SUBSYSTEMS,
         network::SUBSYSTEMS,
+        compute::SUBSYSTEMS,
     ])
 }
