@@ -24,6 +24,9 @@ const TABLE: &str = "debvisor";
 /// How long what is needed once is taken to be there without looking.
 const TRUST: Duration = Duration::from_secs(60);
 
+/// How often rules are written that somebody else changes at once.
+const TRIES: usize = 5;
+
 /// The networks' place on this node.
 pub struct Fabric {
     netns: Netns,
@@ -44,7 +47,7 @@ struct Known {
     ready_at: Option<Duration>,
     user: String,
     /// What was asked of the kernel, and how it then answered.
-    rules: Option<(Vec<Table>, Vec<Option<String>>)>,
+    rules: Option<(Vec<Table>, Vec<String>)>,
 }
 
 /// What the controller needs for one network.
@@ -201,27 +204,38 @@ impl Fabric {
         let meddled = self.rules_changed.swap(false, Ordering::Relaxed);
         if let Some((asked, seen)) = &known.rules
             && *asked == wanted
-            && (!meddled || self.prints().await? == *seen)
+            && (!meddled || self.prints(&wanted).await?.as_ref() == Some(seen))
         {
             return Ok(());
         }
         known.rules = None;
-        Nft::new(&self.netns)
-            .replace(&wanted)
-            .await
-            .map_err(trouble)?;
-        let seen = self.prints().await?;
-        known.rules = Some((wanted, seen));
-        Ok(())
+        for _ in 0..TRIES {
+            Nft::new(&self.netns)
+                .replace(&wanted)
+                .await
+                .map_err(trouble)?;
+            if let Some(seen) = self.prints(&wanted).await? {
+                known.rules = Some((wanted, seen));
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable(format!(
+            "somebody else changes the nft tables `{TABLE}` as fast as they are written"
+        ))
+        .hint("find it with `nft monitor`; these tables are DebVisor's own"))
     }
 
-    async fn prints(&self) -> Result<Vec<Option<String>>> {
+    /// How the kernel has these tables; `None` when it does not have one of them whole.
+    async fn prints(&self, tables: &[Table]) -> Result<Option<Vec<String>>> {
         let nft = Nft::new(&self.netns);
         let mut prints = Vec::new();
-        for family in [Family::Inet, Family::Bridge] {
-            prints.push(nft.fingerprint(family, TABLE).await.map_err(trouble)?);
+        for table in tables {
+            match nft.fingerprint(table).await.map_err(trouble)? {
+                Some(print) => prints.push(print),
+                None => return Ok(None),
+            }
         }
-        Ok(prints)
+        Ok(Some(prints))
     }
 }
 

@@ -527,9 +527,11 @@ async fn tables_are_replaced_whole_and_meddling_is_noticed() {
     };
     let netns = lab.netns("a").await;
     let nft = Nft::new(&netns);
-    try_run(&netns, "nft", &["add", "table", "inet", "foreign"])
-        .await
-        .unwrap();
+    let meddle = |command: &'static str| {
+        let netns = netns.clone();
+        async move { try_run(&netns, "nft", &[command]).await.unwrap() }
+    };
+    meddle("add table inet foreign").await;
     let nic = |n: u8| GuardedNic {
         tap: format!("dvt{n}"),
         mac: Mac([2, 0, 0, 0, 0, n]),
@@ -537,66 +539,46 @@ async fn tables_are_replaced_whole_and_meddling_is_noticed() {
         ipv6: vec![],
     };
     let nics: Vec<_> = (1..=9).map(nic).collect();
-    nft.replace(&[
-        guard::table("debvisor", &nics),
-        segments::table("debvisor", &[]),
-    ])
-    .await
-    .unwrap();
-    let first = nft
-        .fingerprint(Family::Bridge, "debvisor")
+    let guard = guard::table("debvisor", &nics);
+    let neighbour = |n: u8| Segment {
+        bridge: format!("dvb{n}"),
+        reach: Reach::Nat,
+        subnets: vec![
+            format!("10.0.{n}.0/24").parse().unwrap(),
+            format!("fd00:0:0:{n}::/64").parse().unwrap(),
+        ],
+    };
+    let segments = segments::table("debvisor", &[neighbour(0), neighbour(1), neighbour(2)]);
+    nft.replace(&[guard.clone(), segments.clone()])
         .await
-        .unwrap()
         .unwrap();
-    nft.replace(&[guard::table("debvisor", &nics)])
-        .await
-        .unwrap();
+    assert!(nft.fingerprint(&segments).await.unwrap().is_some());
+    let first = nft.fingerprint(&guard).await.unwrap();
+    assert!(first.is_some());
+    nft.replace(std::slice::from_ref(&guard)).await.unwrap();
     assert_eq!(
-        nft.fingerprint(Family::Bridge, "debvisor")
-            .await
-            .unwrap()
-            .unwrap(),
+        nft.fingerprint(&guard).await.unwrap(),
         first,
         "the same rules, the same print"
     );
-    try_run(
-        &netns,
-        "nft",
-        &[
-            "delete",
-            "element",
-            "bridge",
-            "debvisor",
-            "own4",
-            "{ dvt3 . 10.0.0.3 }",
-        ],
-    )
-    .await
-    .unwrap();
-    assert_ne!(
-        nft.fingerprint(Family::Bridge, "debvisor")
-            .await
-            .unwrap()
-            .unwrap(),
-        first
-    );
+    meddle("delete element bridge debvisor own4 { dvt3 . 10.0.0.3 }").await;
+    assert_eq!(nft.fingerprint(&guard).await.unwrap(), None);
+    meddle("add element bridge debvisor own4 { dvt3 . 10.0.0.33 }").await;
+    let meddled = nft.fingerprint(&guard).await.unwrap();
+    assert!(meddled.is_some() && meddled != first);
 
-    let mut broken = guard::table("debvisor", &nics);
+    let mut broken = guard.clone();
     broken.contents.push(serde_json::json!({"rule": {"family": "bridge", "table": "debvisor", "chain": "no-such-chain", "expr": []}}));
-    let before = nft.fingerprint(Family::Bridge, "debvisor").await.unwrap();
     assert!(nft.replace(&[broken]).await.is_err());
     assert_eq!(
-        nft.fingerprint(Family::Bridge, "debvisor").await.unwrap(),
-        before,
+        nft.fingerprint(&guard).await.unwrap(),
+        meddled,
         "a refused ruleset changes nothing"
     );
 
     nft.remove(Family::Bridge, "debvisor").await.unwrap();
     nft.remove(Family::Bridge, "debvisor").await.unwrap();
-    assert_eq!(
-        nft.fingerprint(Family::Bridge, "debvisor").await.unwrap(),
-        None
-    );
+    assert_eq!(nft.fingerprint(&guard).await.unwrap(), None);
     assert_eq!(
         nft.tables(Family::Inet).await.unwrap(),
         ["foreign", "debvisor"]

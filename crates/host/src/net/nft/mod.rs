@@ -123,28 +123,38 @@ impl Nft {
             .collect())
     }
 
-    /// A hash of what the kernel has in a table, counters and handles apart; `None` when there is no such table.
+    /// A hash of what the kernel has in the place of a table, counters and handles apart; `None` when it is not there, or
+    /// has more or fewer objects or elements than it should.
     ///
-    /// It changes with any rule or element that anybody adds or takes away, so comparing it with the hash seen right after
-    /// [`Nft::replace`] tells whether somebody has meddled.
+    /// It changes with any rule or element that anybody adds, takes away or changes, so comparing it with the hash seen
+    /// after [`Nft::replace`] tells whether somebody has meddled. The count tells it even when he was faster than the
+    /// first look.
     ///
     /// # Errors
     /// When `nft` is missing or fails.
-    pub async fn fingerprint(&self, family: Family, name: &str) -> Result<Option<String>> {
-        let listing = self.list(&["list", "table", family.word(), name]).await?;
-        Ok(listing.map(|mut objects| {
-            let mut lines: Vec<String> = objects
-                .iter_mut()
-                .filter(|object| object.get("metainfo").is_none())
-                .map(|object| {
-                    forget_counters(object);
-                    object.to_string()
-                })
-                .collect();
-            // The kernel lists set elements in an order of its own.
-            lines.sort();
-            hex::encode(Sha256::digest(lines.join("\n").as_bytes()))
-        }))
+    pub async fn fingerprint(&self, table: &Table) -> Result<Option<String>> {
+        let listing = self
+            .list(&["list", "table", table.family.word(), &table.name])
+            .await?;
+        let Some(mut objects) = listing else {
+            return Ok(None);
+        };
+        objects.retain(|object| object.get("metainfo").is_none() && object.get("table").is_none());
+        if count(&objects) != count(&table.contents) {
+            return Ok(None);
+        }
+        let mut lines: Vec<String> = objects
+            .iter_mut()
+            .map(|object| {
+                forget_counters(object);
+                object.to_string()
+            })
+            .collect();
+        // The kernel lists sets and chains in an order of its own.
+        lines.sort();
+        Ok(Some(hex::encode(Sha256::digest(
+            lines.join("\n").as_bytes(),
+        ))))
     }
 
     async fn list(&self, command: &[&str]) -> Result<Option<Vec<Value>>> {
@@ -189,6 +199,18 @@ impl Nft {
             .maybe_netns(netns)
             .timeout(Duration::from_secs(30))
     }
+}
+
+/// How many objects there are, and how many elements in them.
+fn count(objects: &[Value]) -> (usize, usize) {
+    let elements = |object: &Value| {
+        let inner = object.as_object()?.values().next()?;
+        Some(inner.get("elem")?.as_array()?.len())
+    };
+    (
+        objects.len(),
+        objects.iter().filter_map(elements).sum::<usize>(),
+    )
 }
 
 /// Takes handles and counter values out of a listing, and sorts the elements of its sets.
