@@ -7,16 +7,23 @@ mod config;
 mod facts;
 mod kinds;
 mod logs;
+mod offline;
 mod print;
 mod signals;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs one role of a DebVisor node.
 #[derive(Parser)]
-#[command(name = "debvisord", version, about, max_term_width = 100)]
+#[command(
+    name = "debvisord",
+    version,
+    about,
+    max_term_width = 100,
+    subcommand_negates_reqs = true
+)]
 struct Args {
     /// Which role this process has.
     #[arg(long, value_enum, required_unless_present_any = ["print", "check"])]
@@ -25,14 +32,15 @@ struct Args {
     #[arg(
         long,
         value_name = "FILE",
+        global = true,
         default_value = "/etc/debvisor/debvisord.toml"
     )]
     config: PathBuf,
     /// Name of the instance; keeps several on one machine apart.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     instance: Option<String>,
     /// Overrides one key of the configuration, for example `--set listen.https=127.0.0.1:9443`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     set: Vec<String>,
     /// Checks the configuration file and ends.
     #[arg(long)]
@@ -40,6 +48,17 @@ struct Args {
     /// Prints a description that is made from the declared kinds, and ends.
     #[arg(long, value_enum, value_name = "WHAT")]
     print: Option<print::What>,
+    /// Work on files while the daemon is stopped.
+    #[command(subcommand)]
+    offline: Option<Offline>,
+}
+
+/// What is done without a running daemon.
+#[derive(Subcommand)]
+enum Offline {
+    /// Looks after the store file: copies, check, restore, downgrade.
+    #[command(subcommand)]
+    Store(offline::StoreTool),
 }
 
 /// What a process does.
@@ -71,6 +90,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = config::Config::load(&args.config, args.instance.as_deref(), &args.set)?;
     if args.check {
         println!("{} is good", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Offline::Store(tool)) = args.offline {
+        tool.run(&config.state_dir)?;
         return Ok(ExitCode::SUCCESS);
     }
     let levels = logs::start(&config.log)?;

@@ -1,7 +1,7 @@
 //! Copies of the store file: made while it is in use, kept seven, and put back when the file is lost.
 
 use super::error::explain;
-use super::lock::Lock;
+use super::lock::{Lock, own_as_folder};
 use super::{FILE, open_plain, schema};
 use crate::{Clock, Result, StoreError};
 use rusqlite::Connection;
@@ -145,6 +145,7 @@ pub fn restore(dir: &Path, copy: Option<&Path>, clock: &dyn Clock) -> Result<Res
             }
         }
     }
+    own_as_folder(dir, &part).map_err(|e| failed("giving the copy its folder's owner", e))?;
     let placed = fs::rename(&part, &file).and_then(|()| sync(dir));
     placed.map_err(|e| failed("putting the copy in place", e))?;
     Ok(Restored { from, before })

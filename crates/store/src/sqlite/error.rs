@@ -26,7 +26,7 @@ pub(super) fn explain(doing: &str, file: &Path, error: &rusqlite::Error) -> Stor
     }
 }
 
-/// The file is damaged. It is left as it is: a person or `dvctl store restore` decides.
+/// The file is damaged. It is left as it is: a person or `debvisord store restore` decides.
 pub(super) fn corrupt(file: &Path, detail: &str) -> StoreError {
     let newest = file
         .parent()
@@ -36,7 +36,7 @@ pub(super) fn corrupt(file: &Path, detail: &str) -> StoreError {
         None => "there is no daily copy yet".to_string(),
     };
     StoreError::Unusable(format!(
-        "{} is damaged ({detail}); it was left untouched; stop the daemon and run `dvctl store restore` to go back \
+        "{} is damaged ({detail}); it was left untouched; stop the daemon and run `debvisord store restore` to go back \
          to a daily copy ({copy})",
         file.display()
     ))

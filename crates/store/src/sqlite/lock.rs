@@ -3,6 +3,7 @@
 use crate::{Result, StoreError};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 /// Name of the lock file in the state folder.
@@ -29,6 +30,7 @@ impl Lock {
             .write(true)
             .open(&path)
             .map_err(|e| failed("open", &e))?;
+        own_as_folder(dir, &path).map_err(|e| failed("give its folder's owner", &e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -53,4 +55,14 @@ impl Lock {
         told.map_err(|e| failed("write", &e))?;
         Ok(Lock(file))
     }
+}
+
+/// What root makes while it looks after a stopped daemon's folder must still be open to that daemon's user.
+pub(super) fn own_as_folder(dir: &Path, path: &Path) -> std::io::Result<()> {
+    let (folder, file) = (std::fs::metadata(dir)?, std::fs::metadata(path)?);
+    if nix::unistd::geteuid().is_root() && (folder.uid(), folder.gid()) != (file.uid(), file.gid())
+    {
+        chown(path, Some(folder.uid()), Some(folder.gid()))?;
+    }
+    Ok(())
 }

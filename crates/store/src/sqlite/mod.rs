@@ -296,7 +296,7 @@ fn open_for_writing(dir: &Path, file: &Path) -> Result<Connection> {
         && let Ok(Some(copy)) = copies::newest(dir)
     {
         return Err(StoreError::Unusable(format!(
-            "{} is missing or empty, but there are copies of it; run `dvctl store restore` to go back to the newest \
+            "{} is missing or empty, but there are copies of it; run `debvisord store restore` to go back to the newest \
              ({}), or move the folder of copies away to start with an empty store",
             file.display(),
             copy.display()
@@ -367,7 +367,18 @@ fn load_leases(db: &Connection, now: Duration) -> rusqlite::Result<Leases> {
     Ok(leases)
 }
 
-/// Takes one format back to `to`, for a downgrade of the program; objects stay. With `dry_run` only says what it
+/// Looks through the whole store file of a state folder and compares indexes with tables. The store must not be open;
+/// [`Sqlite::check`] is for one that is. Blocks. Answers the format of the file.
+pub fn check(dir: &Path) -> Result<u32> {
+    let _lock = Lock::take(dir)?;
+    let file = dir.join(FILE);
+    let db = open_plain(&file)?;
+    let format = schema::check(&db, &file, schema::STEPS)?;
+    schema::integrity(&db, &file, false)?;
+    Ok(format)
+}
+
+/// Takes the format back to `to`, for a downgrade of the program; objects stay. With `dry_run` only says what it
 /// would do. The store must not be open. Blocks. Returns the steps, in the order they are taken.
 pub fn downgrade(dir: &Path, to: u32, dry_run: bool) -> Result<Vec<String>> {
     downgrade_steps(dir, to, dry_run, schema::STEPS)

@@ -83,7 +83,7 @@ pub(super) fn check(db: &Connection, file: &Path, steps: &[Step]) -> Result<u32>
     if has > knows {
         return Err(StoreError::Unusable(format!(
             "{} has format {has}, this program knows formats up to {knows}; install the newer DebVisor that wrote it, \
-             or run that version's `dvctl store migrate --to {knows}` first",
+             or run that version's `debvisord store downgrade --to {knows}` first",
             file.display()
         )));
     }
@@ -102,7 +102,7 @@ pub(super) fn check(db: &Connection, file: &Path, steps: &[Step]) -> Result<u32>
         if sum != Some(step.checksum()) {
             return Err(StoreError::Unusable(format!(
                 "{}: format step {} (`{}`) differs from the one this program knows; it was written by a build that \
-                 was never released; use that build, or run `dvctl store restore`",
+                 was never released; use that build, or run `debvisord store restore`",
                 file.display(),
                 step.version,
                 step.name

@@ -172,7 +172,7 @@ async fn a_damaged_file_is_reported_and_left_alone() {
     for part in [
         file.to_str().unwrap(),
         "damaged",
-        "dvctl store restore",
+        "debvisord store restore",
         copy.to_str().unwrap(),
     ] {
         assert!(text.contains(part), "`{part}` is not in: {text}");
@@ -185,7 +185,7 @@ async fn a_damaged_file_is_reported_and_left_alone() {
         b"this is not a database, it only lies where one should lie",
     )
     .unwrap();
-    assert!(unusable(Sqlite::open(dir.path())).contains("dvctl store restore"));
+    assert!(unusable(Sqlite::open(dir.path())).contains("debvisord store restore"));
     fs::write(&file, b"").unwrap();
     assert!(unusable(Sqlite::open(dir.path())).contains("missing or empty"));
     fs::remove_file(&file).unwrap();
@@ -231,6 +231,24 @@ async fn copies_are_daily_and_seven() {
         &store.get(&key("day")).await.unwrap().unwrap().value[..],
         b"7"
     );
+}
+
+#[tokio::test]
+async fn what_root_restores_belongs_to_the_daemons_user() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(dir.path()).unwrap();
+    store.copy().await.unwrap();
+    store.close().await;
+    if let Err(error) = chown(dir.path(), Some(4711), Some(4712)) {
+        eprintln!("SKIPPED: giving a folder to another user needs root: {error}");
+        return;
+    }
+    restore(dir.path(), None, &SystemClock).unwrap();
+    for name in [FILE, "store.lock"] {
+        let meta = fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!((meta.uid(), meta.gid()), (4711, 4712), "{name}");
+    }
 }
 
 #[test]
