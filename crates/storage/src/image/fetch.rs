@@ -108,6 +108,16 @@ pub(super) async fn url(
         () = cancel.cancelled() => return Err(cancelled()),
         answer = client.get(url).header("accept-encoding", "identity").send() => answer.map_err(gone)?,
     };
+    if answer.status().is_redirection() {
+        let to = answer
+            .headers()
+            .get("location")
+            .and_then(|to| to.to_str().ok())
+            .unwrap_or("nowhere");
+        return Err(Error::refused(format!(
+            "fetching {url}: it redirects to `{to}`, which is not followed"
+        )));
+    }
     if !answer.status().is_success() {
         let error = format!("fetching {url}: the server answered {}", answer.status());
         return Err(if answer.status().is_server_error() {

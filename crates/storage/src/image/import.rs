@@ -303,6 +303,19 @@ impl Import {
             }
             _ => {}
         }
+        // A file that is cut short opens all the same, and reads as zeros where it ends.
+        let check = tool()
+            .check(&self.fetched(), foreign.format, false)
+            .await
+            .map_err(unfit)?;
+        if info.corrupt || !check.is_sound() {
+            return Err(Error::refused(format!(
+                "the {} image is damaged or cut short: {} errors in its tables",
+                foreign.format,
+                check.corruptions + check.check_errors
+            ))
+            .hint("fetch it again; `qemu-img check` tells more"));
+        }
         if info.virtual_size == 0 {
             return Err(Error::refused("the image's disk has no bytes"));
         }

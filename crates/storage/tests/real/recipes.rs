@@ -2,8 +2,6 @@
 //!
 //! The images stay in the cache (see `storage::image::recipe::default_cache`), where later tests find them.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use host::process::Run;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
