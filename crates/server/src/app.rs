@@ -4,7 +4,7 @@ use crate::health::Check;
 use crate::metrics::Metrics;
 use crate::net::Peer;
 use crate::streams::Tickets;
-use crate::{Limits, reply::Outcome};
+use crate::{Limits, graphql};
 use model::{Error, ObjectRef, Result, Uid};
 use runtime::{Actor, Authority, Cx, Desk, Gate, Op, Request, Surface};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(crate) struct App {
     pub checks: Vec<Check>,
     pub metrics: Arc<Metrics>,
     pub tickets: Tickets,
+    pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
     /// Whether `/health/ready` may say yes.
@@ -104,7 +105,7 @@ impl Call {
     }
 
     /// A request for the gate.
-    pub(crate) fn request(&self, op: Op) -> Outcome<Request> {
+    pub(crate) fn request(&self, op: Op) -> Result<Request> {
         let mut request = Request::new(self.id.clone(), self.actor()?, self.surface, op);
         request.from = self.peer.ip();
         Ok(request)

@@ -3,7 +3,7 @@
 use crate::app::{App, Call};
 use crate::net::Peer;
 use crate::reply::{self, Failure, Outcome};
-use crate::{health, pages, rest};
+use crate::{graphql, health, pages, rest};
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
@@ -83,6 +83,7 @@ async fn route(call: Call, request: Request<Body>, path: &str) -> (&'static str,
         false => (name, Err(Failure::Method(vec![Method::GET]))),
     };
     match path {
+        "/graphql" => ("graphql", graphql::answer(call, request).await),
         "/health/ready" | "/health/startup" | "/health/detail" => {
             let outcome = health::answer(&call, path).await;
             only_reads("health", outcome)

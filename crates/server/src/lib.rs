@@ -7,6 +7,8 @@
 
 mod app;
 mod front;
+mod graphql;
+mod grpc;
 mod health;
 mod limits;
 mod metrics;
@@ -19,8 +21,15 @@ mod server;
 mod streams;
 mod watch;
 
+pub use graphql::graphql_sdl;
 pub use health::{Check, Finding};
 pub use limits::Limits;
 pub use net::Listeners;
 pub use openapi::openapi;
 pub use server::{Builder, Ended, Server};
+
+/// The gRPC messages and the service, generated from `proto/debvisor.proto`.
+pub use grpc::v1 as grpc_v1;
+
+/// The gRPC service definition, as it is committed under `api/`.
+pub const PROTO: &str = include_str!("../proto/debvisor.proto");

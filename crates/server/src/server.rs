@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use crate::net::{Acceptor, ClientCertificate, Doors, Peer};
 use crate::rest::path::RESERVED;
 use crate::streams::Tickets;
-use crate::{Limits, Listeners, front, net, openapi};
+use crate::{Limits, Listeners, front, graphql, grpc, net, openapi};
 use axum::body::Body;
 use http::Request;
 use model::{Error, Result};
@@ -74,6 +74,7 @@ impl Builder {
                 checks,
                 metrics: Arc::new(Metrics::default()),
                 tickets: Tickets::new(),
+                graphql: graphql::schema(&registry)?,
                 openapi: to_bytes(openapi(&registry), "the OpenAPI description")?,
                 registry: to_bytes(registry.to_json(), "the registry")?,
                 ready: AtomicBool::new(true),
@@ -149,6 +150,13 @@ impl Server {
             let tls = net::config(&*app.authority, ClientCertificate::Optional, &alpn)?;
             for listener in listeners.https {
                 accepting.spawn(http.clone().tls(listener, tls.clone()));
+            }
+        }
+        if !listeners.grpc.is_empty() {
+            let tls = net::config(&*app.authority, ClientCertificate::Required, &[b"h2"])?;
+            let grpc = Acceptor::new(doors, grpc::service(app.clone())?);
+            for listener in listeners.grpc {
+                accepting.spawn(grpc.clone().tls(listener, tls.clone()));
             }
         }
         for listener in listeners.unix {

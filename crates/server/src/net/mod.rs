@@ -6,7 +6,7 @@ mod peer;
 mod systemd;
 mod tls;
 
-pub(crate) use connection::{Acceptor, Doors};
+pub(crate) use connection::{Acceptor, Answerer, Doors};
 pub use listen::Listeners;
 pub(crate) use peer::Peer;
 pub(crate) use tls::{ClientCertificate, config};

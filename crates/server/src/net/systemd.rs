@@ -65,8 +65,6 @@ fn put(out: &mut Listeners, name: &str, fd: OwnedFd) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn every_descriptor_gets_a_name() {
         let names = |count: &str, text: &str| -> Vec<String> {

@@ -165,7 +165,7 @@ async fn one_address_cannot_take_all_connections() {
 #[tokio::test]
 async fn tls_1_2_is_refused() {
     let house = House::open().await;
-    for at in [house.https] {
+    for at in [house.https, house.grpc] {
         let mut hello = vec![0x03, 0x03];
         hello.extend([7u8; 32]);
         hello.push(0);

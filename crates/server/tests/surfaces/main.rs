@@ -2,5 +2,8 @@
 
 mod abuse;
 mod demo;
+mod graphql;
+mod grpc;
 mod house;
 mod rest;
+mod watch;

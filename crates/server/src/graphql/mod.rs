@@ -1,0 +1,111 @@
+//! GraphQL from the registry: a type, a page, a change and the mutations of every kind, made at start.
+//!
+//! `POST /graphql` for queries and mutations, a WebSocket (`graphql-transport-ws`) for all of them and subscriptions.
+//! Nothing is answered to who is not logged in, introspection included.
+
+mod fields;
+mod shape;
+mod socket;
+mod types;
+mod weigh;
+
+use crate::app::Call;
+use crate::reply::{self, Failure, Outcome};
+use crate::rest::read_json;
+use crate::watch::socket as websocket;
+use async_graphql::{Executor, Request as Graph, Response as Answered};
+use axum::body::Body;
+use http::{Method, Request, StatusCode};
+use model::{Error, Result};
+use runtime::{Registry, Surface};
+
+/// The schema of one server.
+pub(crate) type Schema = async_graphql::dynamic::Schema;
+
+/// Makes the schema. An error is a mistake in a declaration.
+pub(crate) fn schema(registry: &Registry) -> Result<Schema> {
+    let mut types = types::Types::new(registry.clone());
+    let mut roots = fields::Roots::new();
+    fields::common_types(&mut types)?;
+    roots.common()?;
+    for declared in registry.iter() {
+        roots.kind(declared, &mut types)?;
+    }
+    let mut builder = Schema::build("Query", Some("Mutation"), Some("Subscription"))
+        .register(roots.query)
+        .register(roots.mutation)
+        .register(roots.subscription);
+    for ty in types.into_all() {
+        builder = builder.register(ty);
+    }
+    builder
+        .limit_directives(16)
+        .finish()
+        .map_err(|e| Error::internal(format!("the GraphQL schema: {e}")))
+}
+
+/// The schema in GraphQL's own language, as it is committed. Empty lines only when a declaration is mistaken, which a
+/// server refuses to start with.
+pub fn graphql_sdl(registry: &Registry) -> String {
+    match schema(registry) {
+        Ok(schema) => schema.sdl(),
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+/// Runs what is not too deep and not too dear.
+#[derive(Clone)]
+struct Bounded(Schema);
+
+impl Executor for Bounded {
+    async fn execute(&self, request: Graph) -> Answered {
+        match weigh::check(&request) {
+            Ok(()) => self.0.execute(request).await,
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn execute_stream(
+        &self,
+        request: Graph,
+        session: Option<std::sync::Arc<async_graphql::Data>>,
+    ) -> futures::stream::BoxStream<'static, Answered> {
+        match weigh::check(&request) {
+            Ok(()) => Executor::execute_stream(&self.0, request, session),
+            Err(error) => Box::pin(futures::stream::once(async move { refused(&error) })),
+        }
+    }
+}
+
+fn refused(error: &Error) -> Answered {
+    let mut told = async_graphql::ServerError::new(error.to_string(), None);
+    let mut extensions = async_graphql::ErrorExtensionValues::default();
+    extensions.set("code", error.code());
+    told.extensions = Some(extensions);
+    Answered::from_errors(vec![told])
+}
+
+/// `/graphql`.
+pub(crate) async fn answer(call: Call, request: Request<Body>) -> Outcome {
+    call.need("registry", "read")?;
+    let call = call.through(Surface::GraphQl);
+    if websocket::wanted(&request) {
+        return socket::upgrade(call, request).await;
+    }
+    if request.method() != Method::POST {
+        return Err(Failure::Method(vec![Method::POST]));
+    }
+    let (parts, body) = request.into_parts();
+    let kinds = ["application/json", "application/graphql-response+json"];
+    let body = read_json(&call, &parts.headers, body, &kinds).await?;
+    let request: Graph = serde_json::from_value(body).map_err(|e| {
+        Error::new(
+            model::What::Unparseable,
+            format!("the body is not a GraphQL request: {e}"),
+        )
+        .hint("send {\"query\": \"...\", \"variables\": {...}, \"operationName\": \"...\"}")
+    })?;
+    let schema = Bounded(call.app.graphql.clone());
+    let answered = schema.execute(request.data(call)).await;
+    Ok(reply::json(StatusCode::OK, &answered))
+}

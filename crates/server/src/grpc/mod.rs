@@ -1,0 +1,112 @@
+//! gRPC on its own port: one generic service over the registry, with reflection and health.
+//!
+//! TLS with a required client certificate is done by the listener; here every call becomes the same request for the
+//! gate as in REST. It names no kind.
+
+mod convert;
+mod health;
+mod resources;
+
+use crate::app::App;
+use crate::front;
+use crate::net::{Answerer, Peer};
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt;
+use http::Request;
+use model::{Error, Result};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+use tower::ServiceExt;
+
+/// What `build.rs` makes of `proto/debvisor.proto`.
+#[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("debvisor.v1");
+}
+
+/// What `build.rs` makes of the health service's definition.
+#[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
+mod health_v1 {
+    tonic::include_proto!("grpc.health.v1");
+}
+
+const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+
+/// Largest message of a client; the same as a JSON body.
+const MESSAGE: usize = 1024 * 1024;
+
+/// Answers gRPC requests.
+pub(crate) fn service(app: Arc<App>) -> Result<Answerer> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .map_err(|e| Error::internal("the descriptors of the gRPC services").because(e))?;
+    let resources = v1::resources_server::ResourcesServer::new(resources::Resources)
+        .max_decoding_message_size(MESSAGE);
+    let health = health_v1::health_server::HealthServer::new(health::Health(app.clone()));
+    let router: Router = tonic::service::Routes::new(resources)
+        .add_service(health)
+        .add_service(reflection)
+        .prepare()
+        .into_axum_router();
+    Ok(Arc::new(move |peer: Peer, request: Request<Body>| {
+        answer(app.clone(), router.clone(), peer, request).boxed()
+    }))
+}
+
+async fn answer(
+    app: Arc<App>,
+    router: Router,
+    peer: Peer,
+    mut request: Request<Body>,
+) -> axum::response::Response {
+    let begun = Instant::now();
+    let id = front::request_id(&app, request.headers());
+    let path = request.uri().path().to_owned();
+    let call = crate::app::Call::new(app.clone(), id.clone(), peer, runtime::Surface::Grpc);
+    let actor = call.actor_name().to_owned();
+    // Reflection and health are for whoever is known, like everything here.
+    let known = call.need("registry", "read");
+    let from = call.peer.ip();
+    let mut response = match known {
+        Err(error) => convert::status(&error, &id).into_http(),
+        Ok(_) => {
+            request.extensions_mut().insert(call);
+            let routed = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
+            match routed.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_) => {
+                    let error = Error::internal("the handler of this request panicked");
+                    convert::status(&error, &id).into_http()
+                }
+            }
+        }
+    };
+    crate::reply::set(
+        &mut response,
+        http::HeaderName::from_static("x-request-id"),
+        &id,
+    );
+    let took = begun.elapsed();
+    let code = response
+        .headers()
+        .get("grpc-status")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("0")
+        .to_owned();
+    app.metrics
+        .answered("grpc", code.parse().unwrap_or(0), took);
+    tracing::info!(
+        request_id = id,
+        path,
+        grpc_status = code,
+        actor,
+        from = from.map(tracing::field::display),
+        ms = took.as_secs_f64() * 1000.0,
+        "request"
+    );
+    response
+}
