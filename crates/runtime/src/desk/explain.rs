@@ -39,7 +39,10 @@ impl Desk {
             _ if observed < row.generation => {
                 "has not been looked at since its last change".to_owned()
             }
-            _ => "is as wanted".to_owned(),
+            _ => match complaint(&conditions) {
+                Some(text) => text,
+                None => "is as wanted".to_owned(),
+            },
         };
         let refs = |keys: Vec<store::Key>| -> Vec<Value> {
             keys.iter()
@@ -80,4 +83,22 @@ impl Desk {
             "recent_events": events,
         }))
     }
+}
+
+/// What the other conditions complain about: those that do not hold, and say why.
+fn complaint(conditions: &Value) -> Option<String> {
+    let said: Vec<String> = conditions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|c| c["status"] == "false")
+        .filter_map(|c| {
+            Some((
+                c["type"].as_str()?,
+                c["message"].as_str().filter(|m| !m.is_empty())?,
+            ))
+        })
+        .map(|(kind, message)| format!("is not {kind}: {message}"))
+        .collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
