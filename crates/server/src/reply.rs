@@ -9,6 +9,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use model::{Error, Problem, What};
 use serde::Serialize;
+use sha2::Digest as _;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -163,6 +164,25 @@ pub(crate) fn raw(status: StatusCode, bytes: Bytes, kind: &'static str) -> Respo
     response
 }
 
+/// JSON that seldom changes: a client that has it already is told so and gets nothing (RFC 9110, If-None-Match).
+pub(crate) fn tagged(asked: &http::HeaderMap, json: Bytes) -> Response {
+    let digest = hex::encode(&sha2::Sha256::digest(&json)[..16]);
+    let tag = format!("\"{digest}\"");
+    let known = asked
+        .get_all(http::header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.trim() == tag);
+    let mut response = match known {
+        true => empty(StatusCode::NOT_MODIFIED),
+        false => raw(StatusCode::OK, json, "application/json"),
+    };
+    set(&mut response, http::header::ETAG, &tag);
+    set(&mut response, CACHE_CONTROL, "no-cache");
+    response
+}
+
 /// Nothing but a status.
 pub(crate) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
@@ -174,5 +194,22 @@ pub(crate) fn empty(status: StatusCode) -> Response {
 pub(crate) fn set(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_it_is_told_so() {
+        let json = Bytes::from_static(b"{}");
+        let first = tagged(&http::HeaderMap::new(), json.clone());
+        let tag = first.headers()[http::header::ETAG].clone();
+        let mut asked = http::HeaderMap::new();
+        asked.insert(http::header::IF_NONE_MATCH, tag);
+        assert_eq!(first.status(), StatusCode::OK);
+        assert_eq!(tagged(&asked, json).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(tagged(&asked, "[]".into()).status(), StatusCode::OK);
     }
 }

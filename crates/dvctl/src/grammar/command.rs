@@ -164,7 +164,7 @@ pub fn root(kinds: Option<&Registry>, used: Option<Command>) -> Command {
         true => "Kinds are asked from the server, which does not answer now.".to_owned(),
         false => format!(
             "Kinds (dvctl KIND VERB [NAME]; `dvctl KIND --help` for its verbs):\n{list}\n\
-             Examples:\n  dvctl vm list\n  dvctl vm show web1 -o yaml\n  dvctl apply -f site.yaml\n  dvctl event watch"
+             Examples:\n  dvctl task list\n  dvctl api actions\n  dvctl apply -f site.yaml\n  dvctl event watch"
         ),
     };
     let mut command = globals(
@@ -393,7 +393,7 @@ pub fn kind_verbs(kind: &KindDef) -> Vec<(String, String)> {
     };
     let mut verbs: Vec<(String, String)> = Vec::new();
     let mut add = |verb: &str, doc: String| verbs.push((verb.to_owned(), doc));
-    add("list", format!("List: a table of {}", kind.plural));
+    add("list", format!("List {}", kind.plural));
     add("show", format!("Show {article} {title}"));
     if kind.allows("create") {
         add("create", format!("Create {article} {title}"));
@@ -602,6 +602,7 @@ fn create(kind: &KindDef, command: Command) -> Command {
     command = command.arg(
         Arg::new("then")
             .long("then")
+            .hide(kind.actions.is_empty())
             .value_name("ACTION")
             .help("Carry out this action as soon as it exists"),
     );

@@ -216,7 +216,11 @@ fn help(field: &Value, shape: &Shape) -> String {
         Some(default) => {
             let unit = word(field, model::schema::UNIT).and_then(Value::as_str);
             let shown = match (unit, default.as_u64()) {
-                (Some("bytes"), Some(n)) => model::Bytes(n).to_string(),
+                // Only when the text means the same number.
+                (Some("bytes"), Some(n)) => match model::Bytes(n).to_string() {
+                    text if text.parse() == Ok(model::Bytes(n)) => text,
+                    _ => n.to_string(),
+                },
                 (Some("seconds"), Some(n)) => model::Seconds(n).to_string(),
                 (Some("millis"), Some(n)) => model::Millis(n).to_string(),
                 _ => default.to_string().trim_matches('"').to_owned(),

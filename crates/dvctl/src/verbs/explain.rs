@@ -62,7 +62,15 @@ fn text(what: &str, answer: &Value, color: bool) -> Result<String> {
             Value::Array(_) if name == "conditions" => {
                 conditions(&json!({ "status": { "conditions": value } }), color)
             }
+            Value::Array(list) if list.iter().all(is_short) => {
+                let parts: Vec<String> = list.iter().map(|v| shown(Some(v), "", now())).collect();
+                _ = writeln!(out, "{bold}{heading}{off}  {}", parts.join(", "));
+                continue;
+            }
             Value::Array(list) => shifted(&listed(list, color)),
+            Value::Object(_) if name == "observation" => {
+                shifted(&yaml(&without_conditions(value))?)
+            }
             Value::Object(_) => shifted(&yaml(value)?),
             other => {
                 _ = writeln!(
@@ -76,6 +84,30 @@ fn text(what: &str, answer: &Value, color: bool) -> Result<String> {
         _ = write!(out, "{bold}{heading}{off}\n{body}");
     }
     Ok(out)
+}
+
+/// Whether a value is a word or names an object.
+fn is_short(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => {
+            map.contains_key("kind")
+                && map
+                    .keys()
+                    .all(|k| matches!(k.as_str(), "kind" | "project" | "name"))
+        }
+        Value::Array(_) => false,
+        _ => true,
+    }
+}
+
+/// What was observed, but for the conditions, which have a table of their own.
+fn without_conditions(observation: &Value) -> Value {
+    let mut out = observation.clone();
+    if let Some(status) = out.get_mut("status").and_then(Value::as_object_mut) {
+        status.shift_remove("conditions");
+        status.shift_remove("observed_generation");
+    }
+    out
 }
 
 /// A list of objects as a table of their fields; tasks and events show the few that matter.
@@ -99,7 +131,9 @@ fn listed(list: &[Value], color: bool) -> String {
                 ));
             }
         } else if let Value::Object(map) = item {
-            for (head, value) in map {
+            // Numbers and identities for programs are in the other formats.
+            let for_people = |head: &str| !matches!(head, "seq" | "request_id" | "about");
+            for (head, value) in map.iter().filter(|(head, _)| for_people(head)) {
                 let is_time = matches!(head.as_str(), "time" | "at" | "since" | "created");
                 let unit = if is_time { "age" } else { "" };
                 cells.push((head.clone(), shown(Some(value), unit, now)));

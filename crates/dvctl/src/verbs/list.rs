@@ -112,7 +112,7 @@ pub async fn run(s: &Session, kind: &KindDef, m: &ArgMatches) -> Result<()> {
                 table.row(cells.collect());
             }
             if table.is_empty() {
-                s.screen.say(&nothing(s, kind, m));
+                s.screen.say(&nothing(s, kind, m, everywhere));
                 return Ok(());
             }
             s.screen.put(&table.text(s.screen.color))?;
@@ -136,9 +136,9 @@ fn parse(item: &RawValue) -> Result<Value> {
     })
 }
 
-fn nothing(s: &Session, kind: &KindDef, m: &ArgMatches) -> String {
+fn nothing(s: &Session, kind: &KindDef, m: &ArgMatches, everywhere: bool) -> String {
     let filtered = text(m, "selector").is_some() || text(m, "search").is_some();
-    let scope = match kind.in_project() && !given(m, "all-projects") {
+    let scope = match kind.in_project() && !everywhere {
         true => format!(" in project {}", s.project),
         false => String::new(),
     };

@@ -1,5 +1,6 @@
 //! `dvctl` as people run it: the real binary against a small server on a unix socket.
 
+#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 #![allow(
     clippy::disallowed_types,
     reason = "these tests start the program they test; this crate has no host"
