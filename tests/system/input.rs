@@ -70,7 +70,7 @@ fn check(on: &Instance, case: &Case) -> Result<()> {
 
 fn in_use(on: &Instance) -> Result<()> {
     on.dvctl(&["vm", "create", "hello", "--image", "tiny"])?
-        .exit(6)?
+        .exit(3)?
         .says(&["hello"])?;
     Ok(())
 }

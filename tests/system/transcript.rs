@@ -188,7 +188,7 @@ pub fn files(stage: &mut Stage) -> Result<()> {
         "the changed file was applied"
     );
     on.dvctl(&["apply", "-f", &path])?
-        .exit(6)
+        .exit(3)
         .context("a file with an old revision is a conflict")?;
 
     on.dvctl(&["vm", "delete", "web1", "--yes"])?.ok()?;

@@ -44,7 +44,7 @@ impl For {
             For::Deleted => false,
             For::Field(path, wanted) => at(object, path).is_some_and(|v| match v {
                 Value::String(text) => text == wanted,
-                other => other.to_string() == *wanted,
+                other => wanted == &other.to_string(),
             }),
             For::Condition(name, wanted) => {
                 let list = at(object, "status.conditions").and_then(Value::as_array);
