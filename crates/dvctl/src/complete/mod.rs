@@ -4,7 +4,7 @@
 
 use crate::connect::{Client, Logins, Request, query};
 use crate::failure::Result;
-use crate::grammar::{self, Flag, Shape, flags_of};
+use crate::grammar::{self, ACTION, Flag, Shape, flags_of};
 use crate::output::Screen;
 use crate::registry::{KindDef, Registry};
 use crate::session::{self, Cache, Target};
@@ -174,8 +174,8 @@ async fn within(known: &Known, words: &[String], current: &str, done: &[String])
 fn flags_for(kind: &KindDef, verb: &str) -> Vec<Flag> {
     match (verb, kind.action(verb), kind.stream(verb)) {
         ("create" | "set", _, _) => flags_of(&kind.spec, "spec"),
-        (_, Some(action), _) => flags_of(&action.input, "with"),
-        (_, None, Some(stream)) => flags_of(&stream.input, "with"),
+        (_, Some(action), _) => flags_of(&action.input, ACTION),
+        (_, None, Some(stream)) => flags_of(&stream.input, ACTION),
         _ => Vec::new(),
     }
 }

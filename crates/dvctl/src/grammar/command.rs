@@ -1,6 +1,6 @@
 //! Commands from kinds. Only the kind and the verb in use get their flags; all others are a line in the help.
 
-use super::flag::{Flag, flags_of};
+use super::flag::{ACTION, Flag, flags_of};
 use crate::registry::{ActionDef, KindDef, Registry, StreamDef};
 use clap::{Arg, ArgAction, Command, ValueHint};
 
@@ -207,20 +207,23 @@ fn yes_flag() -> Arg {
 }
 
 fn waiting(command: Command) -> Command {
-    command
-        .arg(
-            Arg::new("no-wait")
-                .long("no-wait")
-                .action(ArgAction::SetTrue)
-                .help("Do not wait until it is done"),
-        )
-        .arg(
-            Arg::new("timeout")
-                .long("timeout")
-                .value_name("DURATION")
-                .value_parser(parse_duration)
-                .help("Stop waiting after this time (what was asked for goes on) [default: none]"),
-        )
+    let command = command.arg(
+        Arg::new("no-wait")
+            .long("no-wait")
+            .action(ArgAction::SetTrue)
+            .help("Do not wait until it is done"),
+    );
+    // An action may have a `timeout` of its own, which means more.
+    if command.get_arguments().any(|a| a.get_id() == "timeout") {
+        return command;
+    }
+    command.arg(
+        Arg::new("timeout")
+            .long("timeout")
+            .value_name("DURATION")
+            .value_parser(parse_duration)
+            .help("Stop waiting after this time (what was asked for goes on) [default: none]"),
+    )
 }
 
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
@@ -596,7 +599,12 @@ fn create(kind: &KindDef, command: Command) -> Command {
         .arg(name_arg(kind, false))
         .next_help_heading("Fields");
     for flag in flags_of(&kind.spec, "spec") {
-        command = command.arg(flag.arg());
+        let arg = flag.arg().required(false);
+        command = command.arg(match flag.required {
+            // A path may have set it, or a part of it.
+            true => arg.required_unless_present_any(["set", "set-file"]),
+            false => arg,
+        });
     }
     command = waiting(meta(command.next_help_heading("Options")));
     command = command.arg(
@@ -677,7 +685,7 @@ fn wait(kind: &KindDef, command: Command) -> Command {
 }
 
 fn act(kind: &KindDef, action: &ActionDef, command: Command) -> Command {
-    let flags = flags_of(&action.input, "with");
+    let flags = flags_of(&action.input, ACTION);
     // Words after `--` cannot follow a list of names.
     let trailing = flags.iter().any(|f| f.trailing);
     let mut command = command
@@ -717,7 +725,7 @@ fn stream_command(kind: &KindDef, stream: &StreamDef, command: Command) -> Comma
     let mut command = command
         .arg(name_arg(kind, false))
         .next_help_heading("Parameters");
-    let flags = flags_of(&stream.input, "with");
+    let flags = flags_of(&stream.input, ACTION);
     for flag in &flags {
         command = command.arg(flag.arg());
     }
@@ -753,8 +761,7 @@ fn duplex_flags(command: Command, has_words: bool) -> Command {
                 .help("A program reads our standard input"),
         )
         .arg(
-            Arg::new("from")
-                .long("from")
+            Arg::new("source")
                 .value_name("FILE")
                 .value_hint(ValueHint::FilePath)
                 .help("Send this file, from where the other side says that it stands"),

@@ -29,6 +29,9 @@ pub struct Flag {
     pub secret: bool,
 }
 
+/// Put before the flags of an action or a stream that `dvctl` itself uses.
+pub const ACTION: &str = "with";
+
 /// Names that belong to `dvctl` itself.
 const TAKEN: &[&str] = &[
     "help",
@@ -124,7 +127,9 @@ fn flag_at(name: &str, field: &Value, path: Vec<Step>, prefix: &str) -> Flag {
                 Shape::Many(_) => singular(&name),
                 _ => name,
             };
-            if TAKEN.contains(&name.as_str()) {
+            // The timeout of an action is its own; ours steps back.
+            let own = prefix == ACTION && name == "timeout";
+            if TAKEN.contains(&name.as_str()) && !own {
                 format!("{prefix}-{name}")
             } else {
                 name
@@ -263,10 +268,19 @@ impl Flag {
                 .value_name("true|false")
                 .action(ArgAction::Set),
             Shape::Many(_) | Shape::Map(_) => arg
+                .aliases(self.plural())
                 .value_name(self.placeholder())
                 .action(ArgAction::Append)
                 .allow_hyphen_values(false),
             _ => arg.value_name(self.placeholder()).action(ArgAction::Set),
+        }
+    }
+
+    /// The field's own name, when the flag is its singular: `--disks` is understood as well.
+    fn plural(&self) -> Option<String> {
+        match self.path.as_slice() {
+            [Step::Key(name)] => Some(name.replace('_', "-")).filter(|n| *n != self.long),
+            _ => None,
         }
     }
 

@@ -6,6 +6,66 @@ mod path;
 mod shape;
 
 pub use command::{BUILTINS, Before, before, dotted, kind_command, kind_verbs, root};
-pub use flag::{Flag, flags_of};
+pub use flag::{ACTION, Flag, flags_of};
 pub use path::{Step, at, parse_path, put};
 pub use shape::{Shape, word};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    /// A command line as a shell splits it, up to a redirection.
+    fn split(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for c in line.chars() {
+            let here = words.len() - 1;
+            match (quote, c) {
+                (Some(q), c) if c == q => quote = None,
+                (None, '\'' | '"') => quote = Some(c),
+                (None, ' ') => words.push(String::new()),
+                (None, '>' | '#') => break,
+                (_, c) => words[here].push(c),
+            }
+        }
+        words.retain(|w| !w.is_empty());
+        words
+    }
+
+    /// Every example that a declaration gives must be a line that this program takes.
+    #[test]
+    fn examples_of_the_registry() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../api/registry.json");
+        let json = match std::fs::read(&file) {
+            Ok(json) => json,
+            Err(_) => {
+                eprintln!(
+                    "SKIPPED: api/registry.json is not there; the tests' own registry is checked"
+                );
+                include_bytes!("../../tests/cli/registry.json").to_vec()
+            }
+        };
+        let registry = Registry::parse(&json).unwrap();
+        let mut wrong = String::new();
+        for kind in registry.all().unwrap() {
+            // clap finds flags that collide.
+            root(Some(&registry), Some(kind_command(&kind, None))).debug_assert();
+            let actions = kind.actions.iter().flat_map(|a| &a.examples);
+            for example in kind.examples.iter().chain(actions) {
+                let line = split(example);
+                let before = before(&dotted(line[1..].to_vec()));
+                let Ok(Some(used)) = registry.kind(&before.words[0]) else {
+                    wrong += &format!("{example}: no such kind\n");
+                    continue;
+                };
+                let verb = before.words.get(1).map(String::as_str);
+                let command = root(Some(&registry), Some(kind_command(&used, verb)));
+                if let Err(e) = command.try_get_matches_from(dotted(line)) {
+                    wrong += &format!("{example}: {e}\n");
+                }
+            }
+        }
+        assert_eq!(wrong, "");
+    }
+}

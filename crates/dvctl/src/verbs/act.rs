@@ -4,7 +4,7 @@ use super::follow::{self, Patience};
 use super::{confirm, given, present, targets};
 use crate::connect::Request;
 use crate::failure::{Failure, Result};
-use crate::grammar::flags_of;
+use crate::grammar::{ACTION, flags_of};
 use crate::output::{Format, yaml};
 use crate::registry::{ActionDef, KindDef};
 use crate::session::{Session, Target};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub async fn run(s: &Session, kind: &KindDef, action: &ActionDef, m: &ArgMatches) -> Result<()> {
     let targets = targets(s, kind, m).await?;
     let mut params = json!({});
-    for flag in flags_of(&action.input, "with") {
+    for flag in flags_of(&action.input, ACTION) {
         flag.take(m, &mut params)?;
     }
     let dry = given(m, "dry-run");

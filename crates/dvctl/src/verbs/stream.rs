@@ -7,7 +7,7 @@ use super::terminal::{self, ESCAPE, Raw};
 use super::{given, target, text, texts};
 use crate::connect::{Frame, Request, Socket, query};
 use crate::failure::{Failure, INTERRUPTED, Result};
-use crate::grammar::flags_of;
+use crate::grammar::{ACTION, flags_of};
 use crate::output::Progress;
 use crate::registry::{KindDef, StreamDef};
 use crate::session::{Session, Target};
@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Opens a stream and carries bytes until it ends.
 pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches) -> Result<()> {
     let target = target(s, kind, m).await?;
-    let flags = flags_of(&stream.input, "with");
+    let flags = flags_of(&stream.input, ACTION);
     let mut params = json!({});
     for flag in &flags {
         flag.take(m, &mut params)?;
@@ -60,7 +60,7 @@ pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches
             .await
         }
         _ => {
-            if let Some(file) = text(m, "from") {
+            if let Some(file) = text(m, "source") {
                 let socket = s.client.socket(&path).await?;
                 return send_file(s, &target, stream, socket, file).await;
             }

@@ -142,6 +142,51 @@ fn programs_and_consoles() {
 }
 
 #[test]
+fn a_console_in_a_terminal() {
+    let stage = Stage::new();
+    stage.run("vm create web1").ok();
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let mut child = stage
+        .command(&["vm", "console", "web1"])
+        .stdin(pty.slave.try_clone().unwrap())
+        .stdout(pty.slave.try_clone().unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    err.read_line(&mut said).unwrap();
+    assert!(
+        said.contains("connected to vm default/web1; ^] leaves"),
+        "{said}"
+    );
+    let mut keys = std::fs::File::from(pty.master.try_clone().unwrap());
+    let mut screen = BufReader::new(std::fs::File::from(pty.master));
+    // Raw: neither the echo nor the line end is the terminal's. A key sent before raw mode is echoed, so try until one is not.
+    let end = Instant::now() + Duration::from_secs(20);
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"> K") {
+        assert!(Instant::now() < end, "{}", String::from_utf8_lossy(&seen));
+        keys.write_all(b"k").unwrap();
+        while !seen.ends_with(b"K") {
+            let mut one = [0];
+            screen.read_exact(&mut one).unwrap();
+            seen.push(one[0]);
+        }
+    }
+    keys.write_all(b"\x1d").unwrap();
+    assert!(child.wait().unwrap().success());
+    err.read_to_string(&mut said).unwrap();
+    assert!(said.contains("left vm default/web1"), "{said}");
+    let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    assert_eq!(
+        before.local_flags, after.local_flags,
+        "the terminal is as it was"
+    );
+}
+
+#[test]
 fn programs_that_take_their_words_first() {
     let stage = Stage::new();
     stage.run("vm create web1").ok();
@@ -161,11 +206,11 @@ fn files_that_go_on_where_they_stopped() {
     stage.run("vm create web1").ok();
     std::fs::write(stage.folder.path().join("file"), "abcdefghij").unwrap();
     assert_eq!(
-        stage.run("vm receive web1 --from file").ok(),
+        stage.run("vm receive web1 file").ok(),
         "vm/web1 receive: complete\n"
     );
     std::fs::write(stage.folder.path().join("file"), "xxxxxxxxxx").unwrap();
-    let said = stage.run("vm receive web1 --from file");
+    let said = stage.run("vm receive web1 file");
     assert_eq!((said.code, said.err.as_str()), (3, "error: got xxxxxxx\n"));
 }
 
