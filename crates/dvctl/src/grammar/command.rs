@@ -752,30 +752,30 @@ fn stream_command(kind: &KindDef, stream: &StreamDef, command: Command) -> Comma
 
 /// A stream both ways can be a terminal, a program with words after `--`, or take a file.
 fn duplex_flags(command: Command, has_words: bool) -> Command {
-    let command = command
-        .arg(
-            Arg::new("stdin")
-                .long("stdin")
-                .short('i')
-                .action(ArgAction::SetTrue)
-                .help("A program reads our standard input"),
-        )
+    let command = command.arg(
+        Arg::new("stdin")
+            .long("stdin")
+            .short('i')
+            .action(ArgAction::SetTrue)
+            .help("A program reads our standard input"),
+    );
+    if has_words {
+        return command;
+    }
+    command
         .arg(
             Arg::new("source")
                 .value_name("FILE")
                 .value_hint(ValueHint::FilePath)
                 .help("Send this file, from where the other side says that it stands"),
-        );
-    match has_words {
-        true => command,
-        false => command.arg(
+        )
+        .arg(
             Arg::new("words")
                 .value_name("COMMAND")
                 .num_args(1..)
                 .last(true)
                 .help("A program and its arguments, where the stream runs one"),
-        ),
-    }
+        )
 }
 
 /// `--cpu.model host` is `--set cpu.model=host`.
