@@ -46,8 +46,8 @@ struct Known {
     links: Option<Arc<Links>>,
     ready_at: Option<Duration>,
     user: String,
-    /// What was asked of the kernel, and how it then answered.
-    rules: Option<(Vec<Table>, Vec<String>)>,
+    /// Each table that was asked of the kernel, and how it then answered.
+    rules: Vec<(Table, String)>,
 }
 
 /// What the controller needs for one network.
@@ -173,7 +173,7 @@ impl Fabric {
         let made = self.netns.ensure().await?;
         if made || known.links.is_none() {
             known.links = Some(Arc::new(Links::open(&self.netns).await?));
-            known.rules = None;
+            known.rules.clear();
         }
         if !self.netns.is_root() {
             // Frames between guests of one network need no detour through the packet filter of routed traffic.
@@ -197,45 +197,45 @@ impl Fabric {
     pub(crate) async fn apply_rules(&self, cx: &Cx) -> Result<()> {
         let mut known = self.turn.lock().await;
         // Read inside the turn, so that a later reader never applies an older state.
-        let wanted = vec![
+        let wanted = [
             segments::table(TABLE, &all_segments(cx)),
             guard::table(TABLE, &all_nics(cx)),
         ];
+        let nft = Nft::new(&self.netns);
         let meddled = self.rules_changed.swap(false, Ordering::Relaxed);
-        if let Some((asked, seen)) = &known.rules
-            && *asked == wanted
-            && (!meddled || self.prints(&wanted).await?.as_ref() == Some(seen))
-        {
-            return Ok(());
+        let mut stale = Vec::new();
+        for table in wanted {
+            let stands = match known.rules.iter().find(|(asked, _)| *asked == table) {
+                Some((_, seen)) if meddled => {
+                    nft.fingerprint(&table).await.map_err(trouble)?.as_ref() == Some(seen)
+                }
+                found => found.is_some(),
+            };
+            if !stands {
+                known
+                    .rules
+                    .retain(|(asked, _)| asked.family != table.family);
+                stale.push(table);
+            }
         }
-        known.rules = None;
         for _ in 0..TRIES {
-            Nft::new(&self.netns)
-                .replace(&wanted)
-                .await
-                .map_err(trouble)?;
-            if let Some(seen) = self.prints(&wanted).await? {
-                known.rules = Some((wanted, seen));
+            if stale.is_empty() {
                 return Ok(());
             }
+            nft.replace(&stale).await.map_err(trouble)?;
+            let mut again = Vec::new();
+            for table in stale {
+                match nft.fingerprint(&table).await.map_err(trouble)? {
+                    Some(seen) => known.rules.push((table, seen)),
+                    None => again.push(table),
+                }
+            }
+            stale = again;
         }
         Err(Error::unavailable(format!(
             "somebody else changes the nft tables `{TABLE}` as fast as they are written"
         ))
         .hint("find it with `nft monitor`; these tables are DebVisor's own"))
-    }
-
-    /// How the kernel has these tables; `None` when it does not have one of them whole.
-    async fn prints(&self, tables: &[Table]) -> Result<Option<Vec<String>>> {
-        let nft = Nft::new(&self.netns);
-        let mut prints = Vec::new();
-        for table in tables {
-            match nft.fingerprint(table).await.map_err(trouble)? {
-                Some(print) => prints.push(print),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(prints))
     }
 }
 

@@ -124,6 +124,8 @@ pub async fn pings(from: &Netns, to: &str) -> bool {
 pub struct Node {
     pub netns: Netns,
     pub cx: Cx,
+    /// The instance's name, when it has a way out.
+    pub uplink: Option<String>,
     folder: tempfile::TempDir,
     guests: Vec<Netns>,
 }
@@ -131,6 +133,11 @@ pub struct Node {
 impl Node {
     /// `None`, said loudly, when this machine cannot do it.
     pub async fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, false).await
+    }
+
+    /// Likewise, with or without a way out of its namespace.
+    pub async fn start_with(test: &str, uplink: bool) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
             eprintln!("SKIPPED: {test} needs root for network namespaces");
@@ -152,8 +159,10 @@ impl Node {
         )
         .unwrap();
         let builder = CxBuilder::new(registry(), store::Memory::new());
-        let cx = Self::begin(builder, &netns, &folder).await;
+        let uplink = uplink.then_some(name);
+        let cx = Self::begin(builder, &netns, &folder, uplink.clone()).await;
         Some(Node {
+            uplink,
             netns,
             cx,
             folder,
@@ -161,9 +170,14 @@ impl Node {
         })
     }
 
-    async fn begin(builder: CxBuilder, netns: &Netns, folder: &tempfile::TempDir) -> Cx {
+    async fn begin(
+        builder: CxBuilder,
+        netns: &Netns,
+        folder: &tempfile::TempDir,
+        uplink: Option<String>,
+    ) -> Cx {
         let clock = Arc::new(SystemClock::new().unwrap());
-        let fabric = Fabric::new(netns.clone(), folder.path().join("net"), None, clock);
+        let fabric = Fabric::new(netns.clone(), folder.path().join("net"), uplink, clock);
         let cx = builder.part(Arc::new(fabric)).build().await.unwrap();
         Engine::start(&cx);
         cx
@@ -176,7 +190,13 @@ impl Node {
             self.cx.life().stop(Duration::from_secs(10)).await,
             Vec::<&str>::new()
         );
-        self.cx = Self::begin(CxBuilder::new(registry(), store), &self.netns, &self.folder).await;
+        self.cx = Self::begin(
+            CxBuilder::new(registry(), store),
+            &self.netns,
+            &self.folder,
+            self.uplink.clone(),
+        )
+        .await;
     }
 
     pub fn folder(&self) -> std::path::PathBuf {
@@ -274,6 +294,12 @@ impl Drop for Node {
         }
         for netns in self.guests.iter().chain([&self.netns]) {
             let _ = netns.remove();
+        }
+        if let Some(instance) = &self.uplink {
+            tokio::task::block_in_place(|| {
+                let removed = host::net::uplink::remove(instance);
+                let _ = tokio::runtime::Handle::current().block_on(removed);
+            });
         }
     }
 }

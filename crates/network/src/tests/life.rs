@@ -4,9 +4,9 @@ use super::lab::*;
 use crate::network::State;
 use crate::{plug, unplug};
 use host::clock::SystemClock;
-use host::net::Netns;
 use host::net::dnsmasq::Dnsmasq;
 use host::net::nft::{Family, Nft};
+use host::net::{Links, Netns};
 use model::What;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -276,4 +276,53 @@ async fn a_subnet_of_the_host_is_refused() {
     ip(&node.netns, "link del other").await;
     node.ready("lab").await;
     drop(plug(&node.cx, &node.plug_of("a")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_out_comes_and_goes() {
+    let Some(mut node) = Node::start_with("a_way_out_comes_and_goes", true).await else {
+        return;
+    };
+    let status = node.network("lab", json!({ "subnet": TWO })).await;
+    let a = node.guest("a", "lab").await;
+    a.configure().await;
+    ip(&a.netns, "route add default via 10.50.0.1").await;
+    let instance = node.uplink.clone().unwrap();
+    let root = Links::open(&Netns::root()).await.unwrap();
+    let outside = host::net::names::uplink(&instance);
+    let addresses = root.addresses(&outside).await.unwrap();
+    let beyond = addresses
+        .iter()
+        .find(|net| net.addr().is_ipv4())
+        .unwrap()
+        .addr()
+        .to_string();
+    // The root namespace knows no way back to 10.50.0.0/24: an answer proves the NAT.
+    until("a reaches the world", || pings(&a.netns, &beyond)).await;
+
+    update(&node.cx, "network", "lab", json!({ "mode": "isolated" }))
+        .await
+        .unwrap();
+    until("a is cut off", || async { !pings(&a.netns, &beyond).await }).await;
+    assert!(
+        pings(&a.netns, "10.50.0.1").await,
+        "but not from its own network"
+    );
+
+    let dnsmasq = server(&node, &status.bridge).running().unwrap().unwrap();
+    assert_eq!(
+        node.cx
+            .life()
+            .stop(std::time::Duration::from_secs(10))
+            .await,
+        Vec::<&str>::new()
+    );
+    node.cx.part::<crate::Fabric>().tear_down().await.unwrap();
+    assert!(!dnsmasq.is_running() && !node.netns.exists());
+    assert!(root.get(&outside).await.unwrap().is_none());
+    let left = Nft::new(&Netns::root()).tables(Family::Inet).await.unwrap();
+    assert!(
+        !left.contains(&host::net::uplink::table_name(&instance)),
+        "{left:?}"
+    );
 }
