@@ -17,6 +17,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// What is wrong with which field.
     pub violations: Vec<Violation>,
+    /// The server's stable word for it; empty when it is not the server's.
+    pub code: String,
     /// A text that is shown as it is (the help, or a usage error), on standard output when `exit` is 0.
     pub verbatim: Option<String>,
 }
@@ -32,6 +34,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             violations: Vec::new(),
+            code: String::new(),
             verbatim: None,
         }
     }
@@ -129,6 +132,7 @@ impl From<Problem> for Failure {
             message,
             hint,
             violations,
+            code: p.code,
             verbatim: None,
         }
     }

@@ -20,16 +20,60 @@ async fn current(s: &Session, target: &Target) -> Result<Option<Value>> {
     }
 }
 
-async fn put(s: &Session, target: &Target, document: &Document, dry: bool) -> Result<Answer> {
+/// How often a write is tried again when only the status moved meanwhile.
+const TRIES: usize = 5;
+
+/// Whether what people want of an object is still what it was when the document was read: the same object at the same generation. Its
+/// revision moves with every change of its status.
+fn same_intent(document: &Document, now: &Value) -> bool {
+    ["uid", "generation"].iter().all(|field| {
+        let then = document.object.get("metadata").and_then(|m| m.get(field));
+        then.is_some() && then == now.get("metadata").and_then(|m| m.get(field))
+    })
+}
+
+/// Replaces an object by a document. A revision in it must still hold, as far as what people want goes.
+pub async fn replace(
+    s: &Session,
+    target: &Target,
+    document: &Document,
+    dry: bool,
+) -> Result<Answer> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut revision = documents::revision(document).map(str::to_owned);
+        let mut moved = false;
+        if revision.is_some()
+            && let Some(now) = current(s, target).await?
+            && same_intent(document, &now)
+        {
+            revision = super::watch::revision(&now).map(str::to_owned);
+            moved = true;
+        }
+        match put(s, target, document, revision.as_deref(), dry).await {
+            Err(failure) if failure.code == "PRECONDITION_FAILED" && moved && tries < TRIES => {}
+            answer => return answer,
+        }
+    }
+}
+
+async fn put(
+    s: &Session,
+    target: &Target,
+    document: &Document,
+    revision: Option<&str>,
+    dry: bool,
+) -> Result<Answer> {
     let query = if dry { "?dry_run=true" } else { "" };
     let request = Request::change(http::Method::PUT, format!("{}{query}", target.path()))
         .json(&documents::body(document))
-        .if_match(documents::revision(document));
+        .if_match(revision);
     s.client.send(request).await.map_err(|mut failure| {
         failure.message = format!("{}: {}", document.place, failure.message);
-        if failure.hint.is_none() && documents::revision(document).is_some() && failure.exit == 3 {
+        if failure.code == "PRECONDITION_FAILED" {
             failure.hint = Some(
-                "the file holds metadata.revision, so it only replaces that revision; take the line out to replace whatever is there".into(),
+                "somebody changed it since this was read: read it again, or take metadata.revision out to replace whatever is there".into(),
             );
         }
         failure
@@ -64,7 +108,7 @@ pub async fn apply(s: &Session, m: &ArgMatches) -> Result<()> {
 async fn apply_one(s: &Session, document: &Document, dry: bool, patience: Patience) -> Result<()> {
     let target = documents::target(s, document)?;
     let before = current(s, &target).await?;
-    let answer = put(s, &target, document, dry).await?;
+    let answer = replace(s, &target, document, dry).await?;
     let after = answer.json()?;
     let word = match &before {
         None => "created",
@@ -88,7 +132,7 @@ pub async fn diff(s: &Session, m: &ArgMatches) -> Result<()> {
             None => String::new(),
         };
         let new = yaml(&comparable(
-            &put(s, &target, &document, true).await?.json()?,
+            &put(s, &target, &document, None, true).await?.json()?,
         ))?;
         let name = target.to_string();
         let text = unified(

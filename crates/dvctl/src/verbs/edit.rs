@@ -1,11 +1,11 @@
 //! `edit`: the object as YAML in an editor, sent back at the revision it was read.
 
-use super::{documents, given, present, target};
-use crate::connect::Request;
+use super::{apply, documents, given, present, target};
 use crate::failure::{Failure, Result};
 use crate::output::yaml;
 use crate::registry::KindDef;
 use crate::session::Session;
+use crate::session::Target;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -32,7 +32,7 @@ pub async fn run(s: &Session, kind: &KindDef, m: &ArgMatches) -> Result<()> {
         if text == before || text.trim().is_empty() {
             return Err(Failure::new(3, "nothing was changed").hint("the file came back as it was"));
         }
-        let failure = match send(s, &target.path(), &text, given(m, "dry-run")).await {
+        let failure = match send(s, &target, &object, &text, given(m, "dry-run")).await {
             Ok(answer) => {
                 return present::object(s, &answer, &format!("{} changed", target.short()));
             }
@@ -71,18 +71,29 @@ fn editable(object: &Value) -> Result<String> {
     yaml(&body)
 }
 
-async fn send(s: &Session, path: &str, text: &str, dry: bool) -> Result<crate::connect::Answer> {
-    let object = serde_yaml_ng::from_str(text)
+/// Sends the text; `read` is the object as it was when the editing began.
+async fn send(
+    s: &Session,
+    target: &Target,
+    read: &Value,
+    text: &str,
+    dry: bool,
+) -> Result<crate::connect::Answer> {
+    let mut object: Value = serde_yaml_ng::from_str(text)
         .map_err(|e| Failure::usage(format!("this is not YAML: {e}")))?;
+    // What tells whether somebody else changed it meanwhile.
+    if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["uid", "generation"] {
+            if let Some(value) = read.get("metadata").and_then(|m| m.get(field)) {
+                meta.insert(field.into(), value.clone());
+            }
+        }
+    }
     let document = documents::Document {
         place: "your text".into(),
         object,
     };
-    let query = if dry { "?dry_run=true" } else { "" };
-    let request = Request::change(http::Method::PUT, format!("{path}{query}"))
-        .json(&documents::body(&document))
-        .if_match(documents::revision(&document));
-    s.client.send(request).await
+    apply::replace(s, target, &document, dry).await
 }
 
 /// Runs the user's editor on a file and waits for it.
