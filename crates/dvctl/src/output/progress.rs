@@ -48,7 +48,7 @@ impl Progress {
         if !self.screen.err_tty {
             // A log wants each step once, not every percent.
             let line = join(what, step);
-            if line != self.shown {
+            if line != self.shown && !step.is_empty() {
                 self.screen.say(&line);
                 self.shown = line;
             }
