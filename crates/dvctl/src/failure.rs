@@ -18,9 +18,9 @@ pub struct Failure {
     /// What is wrong with which field.
     pub violations: Vec<Violation>,
     /// The server's stable word for it; empty when it is not the server's.
-    pub code: String,
+    pub code: Box<str>,
     /// A text that is shown as it is (the help, or a usage error), on standard output when `exit` is 0.
-    pub verbatim: Option<String>,
+    pub verbatim: Option<Box<str>>,
 }
 
 /// Result with [`Failure`].
@@ -34,7 +34,7 @@ impl Failure {
             message: message.into(),
             hint: None,
             violations: Vec::new(),
-            code: String::new(),
+            code: "".into(),
             verbatim: None,
         }
     }
@@ -76,7 +76,7 @@ impl Failure {
     /// The lines that go to standard error.
     pub fn lines(&self, color: bool) -> String {
         if let Some(text) = &self.verbatim {
-            return text.clone();
+            return text.to_string();
         }
         if self.message.is_empty() {
             return String::new();
@@ -132,7 +132,7 @@ impl From<Problem> for Failure {
             message,
             hint,
             violations,
-            code: p.code,
+            code: p.code.into(),
             verbatim: None,
         }
     }
@@ -148,7 +148,7 @@ impl From<clap::Error> for Failure {
     fn from(e: clap::Error) -> Self {
         let exit = if e.use_stderr() { 2 } else { 0 };
         Failure {
-            verbatim: Some(e.render().to_string()),
+            verbatim: Some(e.render().to_string().into()),
             ..Failure::new(exit, "")
         }
     }

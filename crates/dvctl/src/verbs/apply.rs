@@ -52,7 +52,7 @@ pub async fn replace(
             moved = true;
         }
         match put(s, target, document, revision.as_deref(), dry).await {
-            Err(failure) if failure.code == "PRECONDITION_FAILED" && moved && tries < TRIES => {}
+            Err(failure) if &*failure.code == "PRECONDITION_FAILED" && moved && tries < TRIES => {}
             answer => return answer,
         }
     }
@@ -71,7 +71,7 @@ async fn put(
         .if_match(revision);
     s.client.send(request).await.map_err(|mut failure| {
         failure.message = format!("{}: {}", document.place, failure.message);
-        if failure.code == "PRECONDITION_FAILED" {
+        if &*failure.code == "PRECONDITION_FAILED" {
             failure.hint = Some(
                 "somebody changed it since this was read: read it again, or take metadata.revision out to replace whatever is there".into(),
             );
