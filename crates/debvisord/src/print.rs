@@ -9,6 +9,8 @@ pub enum What {
     Registry,
     /// The OpenAPI 3.1 description.
     Openapi,
+    /// The GraphQL schema, in GraphQL's own language.
+    Graphql,
 }
 
 /// Prints it to standard output.
@@ -16,6 +18,7 @@ pub fn print(what: What) -> anyhow::Result<()> {
     let registry = crate::kinds::registry()?;
     match what {
         What::Registry => println!("{}", serde_json::to_string_pretty(&registry.to_json())?),
+        What::Graphql => print!("{}", server::graphql_sdl(&registry)),
         What::Openapi => println!(
             "{}",
             serde_json::to_string_pretty(&server::openapi(&registry))?

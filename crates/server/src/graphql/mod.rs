@@ -3,11 +3,15 @@
 //! `POST /graphql` for queries and mutations, a WebSocket (`graphql-transport-ws`) for all of them and subscriptions.
 //! Nothing is answered to who is not logged in, introspection included.
 
+mod answers;
+mod changes;
 mod fields;
+mod objects;
 mod shape;
 mod socket;
 mod types;
 mod weigh;
+mod writes;
 
 use crate::app::Call;
 use crate::reply::{self, Failure, Outcome};
@@ -26,7 +30,7 @@ pub(crate) type Schema = async_graphql::dynamic::Schema;
 pub(crate) fn schema(registry: &Registry) -> Result<Schema> {
     let mut types = types::Types::new(registry.clone());
     let mut roots = fields::Roots::new();
-    fields::common_types(&mut types)?;
+    objects::common(&mut types)?;
     roots.common()?;
     for declared in registry.iter() {
         roots.kind(declared, &mut types)?;

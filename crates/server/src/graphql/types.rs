@@ -157,8 +157,8 @@ fn referred(name: &str, json: &str, kind: &'static model::Kind) -> Field {
                 name: name.into(),
             };
             let call = ctx.data::<Call>()?;
-            match super::fields::carry_out(call, Op::Get { target }).await {
-                Ok(Answer::Object { json, .. }) => Ok(super::fields::shown(&json)),
+            match super::answers::carry_out(call, Op::Get { target }).await {
+                Ok(Answer::Object { json, .. }) => Ok(super::answers::shown(&json)),
                 // What is not there, or not his to see, is null.
                 _ => Ok(None),
             }

@@ -40,7 +40,10 @@ pub(super) async fn answer(call: Call, request: Request<Body>) -> Outcome {
             seen = seen.max(event.seq);
             yield line(&event, as_sse);
         }
-        while follow {
+        if !follow {
+            return;
+        }
+        loop {
             let event = tokio::select! {
                 () = closing.cancelled() => break,
                 event = live.recv() => event,

@@ -260,7 +260,9 @@ fn respond(call: &Call, answer: Answer, dry_run: bool) -> Outcome {
                 StatusCode::OK
             };
             let mut response = json(status, bytes);
-            if !revision.is_empty() && !(dry_run && created) {
+            // What a dry run would create has no revision yet.
+            let stored = !(dry_run && created);
+            if stored && !revision.is_empty() {
                 reply::set(&mut response, ETAG, &format!("\"{revision}\""));
             }
             if let Some(at) = at {

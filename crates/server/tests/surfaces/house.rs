@@ -3,7 +3,7 @@
 use crate::demo;
 use identity::{Ca, CaConfig};
 use reqwest::{Client, Method, RequestBuilder, Response};
-use runtime::{Authority, Clock, Cx, CxBuilder, Engine, Registry, Seal, SystemClock};
+use runtime::{Authority, Clock, CxBuilder, Engine, Registry, Seal, SystemClock};
 use serde_json::{Value, json};
 use server::{Ended, Limits, Listeners, Server};
 use std::net::SocketAddr;
@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub struct House {
-    pub cx: Cx,
     pub ca: Arc<Ca>,
     pub https: SocketAddr,
     pub grpc: SocketAddr,
@@ -77,7 +76,7 @@ impl House {
         let grpc = listeners.bind_grpc(any).await.unwrap();
         let unix = dir.path().join("api.sock");
         listeners.bind_unix(&unix).await.unwrap();
-        let server = Server::builder(cx.clone(), ca.clone())
+        let server = Server::builder(cx, ca.clone())
             .limits(limits)
             .build()
             .unwrap();
@@ -85,7 +84,6 @@ impl House {
         let serving = tokio::spawn(server.serve(listeners, stop.clone()));
         House {
             client: client(&ca, Some(&identity)),
-            cx,
             ca,
             https,
             grpc,
