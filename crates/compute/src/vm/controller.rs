@@ -123,9 +123,9 @@ fn assigned(cx: &Cx, vm: &Obj<Vm>) -> Place {
             Some(_) => Place::There,
             None => {
                 let why = it.status.iter().flat_map(|s| &s.conditions);
-                let why = why.filter(|c| c.kind == "Placed").map(|c| &c.message);
+                let mut why = why.filter(|c| c.kind == "Placed").map(|c| &c.message);
                 Place::Nowhere(
-                    why.last()
+                    why.next_back()
                         .map_or("a node".into(), |m| format!("a node: {m}")),
                 )
             }
@@ -221,7 +221,7 @@ impl Pass<'_> {
         let ask = match change {
             Change::Vcpus(n) => Ask::Vcpus(n),
             Change::Memory(bytes) => Ask::Memory(bytes.0),
-            Change::Attach(disk) => Ask::Attach(disks::open(self.cx, &self.vm, &disk)?),
+            Change::Attach(disk) => Ask::Attach(disks::open(self.cx, &self.vm, &disk).await?),
             Change::Detach(name) => Ask::Detach(name),
             Change::Grow(name, size) => Ask::Grow(name, size.0),
             Change::Plug(nic) => {

@@ -6,7 +6,6 @@ use super::types::Disk;
 use model::{Bytes, Error, ObjectRef, Resource, Result, What};
 use runtime::{Cx, Obj, Op};
 use serde_json::json;
-use storage::image::Image;
 use storage::volume::{Volume, VolumeFormat, VolumeState};
 
 /// Has the volumes of inline disks made and grown. Answers for which disk the VM still waits.
@@ -108,42 +107,20 @@ fn wait(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Option<String> {
 }
 
 /// Opens a disk for QEMU, its topmost file first.
-pub fn open(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Result<DiskSource> {
+pub async fn open(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Result<DiskSource> {
     let name = disk.volume_name(&vm.metadata.name);
     let volume = find(cx, vm, disk)
         .ok_or_else(|| Error::unavailable(format!("there is no volume `{name}` yet")))?;
-    let status = volume.status.clone().unwrap_or_default();
-    let mut layers = vec![file(
-        &status.path,
-        !disk.read_only,
-        volume.spec.format == VolumeFormat::Qcow2,
-    )?];
-    if let Some(image) = &status.layer_on {
-        let image = cx
-            .list::<Image>(None)
-            .into_iter()
-            .find(|i| i.metadata.uid.to_string() == *image)
-            .ok_or_else(|| {
-                Error::internal(format!(
-                    "the image that volume `{name}` is a layer upon is gone"
-                ))
-            })?;
-        let path = image.status.as_ref().map_or("", |s| s.path.as_str());
-        layers.push(file(path, false, true)?);
-    }
+    let layers = storage::volume::open(cx, &volume).await?;
     Ok(DiskSource {
         disk: disk.clone(),
-        layers,
-    })
-}
-
-fn file(path: &str, write: bool, qcow2: bool) -> Result<LayerFile> {
-    let opened = std::fs::File::options().read(true).write(write).open(path);
-    let file =
-        opened.map_err(|e| Error::unavailable(format!("cannot open {path}: {e}")).because(e))?;
-    Ok(LayerFile {
-        fd: file.into(),
-        qcow2,
+        layers: layers
+            .into_iter()
+            .map(|layer| LayerFile {
+                fd: layer.file.into(),
+                qcow2: layer.format == VolumeFormat::Qcow2,
+            })
+            .collect(),
     })
 }
 

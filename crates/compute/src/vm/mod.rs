@@ -17,6 +17,8 @@ pub mod qemu;
 pub mod rules;
 pub mod seed;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use types::*;

@@ -1,7 +1,11 @@
 //! One disk of a guest: its block nodes and its device, as QEMU's JSON, for the command line and for hot-plug alike.
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::io;
+use std::os::fd::OwnedFd;
 
 /// How the bytes of an image are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +105,21 @@ pub struct Disk {
     pub boot_index: Option<u8>,
     /// The serial number the guest reads: at most 20 printable ASCII characters.
     pub serial: Option<String>,
+}
+
+/// Makes an opened file bypass the page cache, as QEMU expects of each layer of a disk with [`Cache::None`]: it takes no
+/// descriptor whose `O_DIRECT` differs from what it wants. Says whether the file system can; a tmpfs cannot.
+///
+/// # Errors
+/// When the kernel refuses for another reason.
+pub fn bypass_page_cache(file: &OwnedFd) -> io::Result<bool> {
+    let flags = fcntl(file, FcntlArg::F_GETFL)?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_DIRECT;
+    match fcntl(file, FcntlArg::F_SETFL(flags)) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Disk {

@@ -39,7 +39,7 @@ mod record;
 mod state;
 mod tpm;
 
-pub use disk::{Aio, Bus, Cache, DetectZeroes, Disk, Format, Layer};
+pub use disk::{Aio, Bus, Cache, DetectZeroes, Disk, Format, Layer, bypass_page_cache};
 pub use driver::{Driver, DriverConfig, DriverError};
 pub use features::{Binary, Features, FeaturesError, supports_direct_io};
 pub use handle::Handle;

@@ -177,5 +177,7 @@ fn may(vm: &Obj<Vm>, verb: &str) -> Result<()> {
 /// Asks the guest of a procedure.
 async fn ask(proc: &Proc, id: &VmId, what: Ask) -> Result<Reply> {
     let guests = proc.cx().part::<Guests>();
+    // After a restart of ours the guest may not have been taken up yet.
+    guests.0.look(proc.cx(), id).await?;
     guests.0.ask(id, what).await
 }

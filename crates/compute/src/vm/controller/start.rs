@@ -62,8 +62,10 @@ impl Pass<'_> {
                 Some(seed::iso(&seed::documents(cloud_init, &facts)?)?)
             }
         };
-        let opened = spec.disks.iter().map(|d| disks::open(self.cx, &self.vm, d));
-        let disks = opened.collect::<Result<Vec<_>>>()?;
+        let mut opened = Vec::new();
+        for disk in &spec.disks {
+            opened.push(disks::open(self.cx, &self.vm, disk).await?);
+        }
         let user = self.hypervisor.user(&self.id);
         let mut plugged = Vec::new();
         for nic in &spec.nics {
@@ -74,7 +76,7 @@ impl Pass<'_> {
             spec,
             incarnation,
             paused,
-            disks,
+            disks: opened,
             nics: plugged,
             seed,
         };

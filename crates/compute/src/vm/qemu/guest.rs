@@ -25,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// How often the agent is asked while it has not answered, and afterwards.
 const AGENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
@@ -32,6 +33,8 @@ const AGENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 const HOLD: Duration = Duration::from_millis(50);
 /// How long an answer of the agent may take.
 const ANSWER: Duration = Duration::from_secs(15);
+/// SeaBIOS answers a reset with one of its own; what comes so soon is the same boot.
+const SAME_BOOT: Duration = Duration::from_secs(3);
 /// How long a reset may take to be seen.
 const RESET: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,8 @@ struct Shared {
     agent_view: Mutex<AgentView>,
     /// Since when a disk cannot be written.
     stuck: Mutex<Option<Timestamp>>,
+    /// When the last reset was seen.
+    last_reset: Mutex<Option<Instant>>,
     /// Whether it shuts down to be started again.
     rebooting: AtomicBool,
     cx: Cx,
@@ -77,6 +82,7 @@ impl Guest {
             kept: Mutex::new(record),
             agent_view: Mutex::default(),
             stuck: Mutex::default(),
+            last_reset: Mutex::default(),
             rebooting: AtomicBool::new(false),
             handle,
             cx: cx.clone(),
@@ -401,6 +407,11 @@ fn heard(it: &Shared, event: &Event) {
     if event.name != "RESET" {
         return;
     }
+    let before = it.last_reset.lock().replace(Instant::now());
+    let by_guest = event.data["guest"].as_bool().unwrap_or(false);
+    if by_guest && before.is_some_and(|at| at.elapsed() < SAME_BOOT) {
+        return;
+    }
     let now = it.cx.clock().now();
     let mut next = 0;
     let kept = it.keep(|kept| {
@@ -494,10 +505,9 @@ impl VmSpec {
         use sha2::{Digest as _, Sha256};
         let mut out = self.clone();
         if let Some(cloud_init) = &mut out.cloud_init {
-            for secret in [&mut cloud_init.password, &mut cloud_init.secret_user_data] {
-                if let Some(text) = secret {
-                    *text = format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())));
-                }
+            let secrets = [&mut cloud_init.password, &mut cloud_init.secret_user_data];
+            for text in secrets.into_iter().flatten() {
+                *text = format!("sha256:{}", hex::encode(Sha256::digest(text.as_bytes())));
             }
         }
         out

@@ -27,6 +27,7 @@ use runtime::Cx;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -58,7 +59,11 @@ pub struct Qemu {
     driver: Driver,
     features: Features,
     acceleration: Acceleration,
-    guests: Mutex<HashMap<Uid, Arc<Guest>>>,
+    guests: Arc<Mutex<HashMap<Uid, Arc<Guest>>>>,
+    /// Whether the guests are let go of when the process ends.
+    tied: AtomicBool,
+    /// One guest is taken up by one caller at a time; few share a lock.
+    finding: [tokio::sync::Mutex<()>; 16],
 }
 
 impl Qemu {
@@ -71,10 +76,10 @@ impl Qemu {
             files::folder(folder, 0o711)?;
         }
         let driver = DriverConfig::new(config.clock.clone());
-        let features = Features::of(&driver.qemu, &config.cache.join("qemu-features.json"))
+        let features = Features::of(&driver.qemu, &config.cache.join("qemu.json"))
             .await
             .map_err(|e| Error::unavailable(format!("QEMU cannot be used: {e}")).because(e))?;
-        let kept = config.cache.join("acceleration.json");
+        let kept = config.cache.join("kvm.json");
         let probe = AccelProbe::new(&driver.qemu, &kept, config.unprivileged);
         let acceleration = probe.ask(&*config.clock).await;
         Ok(Qemu {
@@ -82,7 +87,9 @@ impl Qemu {
             config,
             features,
             acceleration,
-            guests: Mutex::default(),
+            guests: Arc::default(),
+            tied: AtomicBool::new(false),
+            finding: Default::default(),
         })
     }
 
@@ -104,8 +111,28 @@ impl Qemu {
         })
     }
 
+    /// Keeps a guest, until it ends or our process does: then its connections are closed, and it runs on.
+    fn insert(&self, cx: &Cx, guest: Arc<Guest>, uid: Uid) {
+        self.guests.lock().insert(uid, guest);
+        if !self.tied.swap(true, Ordering::SeqCst) {
+            let (guests, stop) = (self.guests.clone(), cx.shutdown());
+            cx.life().spawn("guests", async move {
+                stop.cancelled().await;
+                let all = std::mem::take(&mut *guests.lock());
+                drop(all);
+            });
+        }
+    }
+
     /// Takes up a guest that outlived us, or what is left of one.
     async fn find(&self, cx: &Cx, vm: &VmId) -> Result<View> {
+        let [.., last] = *vm.uid.as_bytes();
+        let _alone = self.finding[usize::from(last) % self.finding.len()]
+            .lock()
+            .await;
+        if let Some(guest) = self.known(vm.uid) {
+            return Ok(guest.view());
+        }
         let dir = self.run_dir(vm.uid);
         let Some(record) = Record::read(&dir)? else {
             return Ok(View::absent());
@@ -115,7 +142,7 @@ impl Qemu {
                 tracing::info!(vm = %vm.object, pid = handle.pid(), "guest adopted");
                 let guest = Guest::follow(cx, vm.clone(), dir, record, handle).await;
                 let view = guest.view();
-                self.guests.lock().insert(vm.uid, guest);
+                self.insert(cx, guest, vm.uid);
                 Ok(view)
             }
             None => Ok(self.left(cx, &dir, record)),
@@ -214,7 +241,7 @@ impl Qemu {
             }
         };
         let guest = Guest::follow(cx, id.clone(), dir, record, handle).await;
-        self.guests.lock().insert(id.uid, guest.clone());
+        self.insert(cx, guest.clone(), id.uid);
         // It stands still until its serial line is held, so that not a byte of it is lost.
         match paused {
             true => Ok(()),
@@ -302,3 +329,6 @@ fn trouble(error: DriverError) -> Error {
         _ => Error::new(model::What::Refused, text).because(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,6 +182,15 @@ pub(super) fn disk(
 ) -> Result<Disk> {
     let it = source.disk;
     let mut layers = Vec::new();
+    let mut direct = it.cache == Cache::None;
+    for layer in &source.layers {
+        // What cannot bypass the page cache, such as a tmpfs, is used through it.
+        direct = direct
+            && host::qemu::bypass_page_cache(&layer.fd).map_err(|e| {
+                Error::unavailable(format!("disk `{}` cannot be opened directly: {e}", it.name))
+                    .because(e)
+            })?;
+    }
     for (n, layer) in source.layers.into_iter().enumerate() {
         let fd = format!("disk-{}-{n}", it.name);
         layers.push(Layer {
@@ -205,14 +214,14 @@ pub(super) fn disk(
         Bus::Nvme => host::qemu::Bus::Nvme,
     };
     out.read_only = it.read_only;
-    out.cache = match it.cache {
-        Cache::None => host::qemu::Cache::None,
-        Cache::Writeback => host::qemu::Cache::Writeback,
+    out.cache = match direct {
+        true => host::qemu::Cache::None,
+        false => host::qemu::Cache::Writeback,
     };
-    out.aio = match (io_uring, it.cache) {
+    out.aio = match (io_uring, direct) {
         (true, _) => Aio::IoUring,
-        (false, Cache::None) => Aio::Native,
-        (false, Cache::Writeback) => Aio::Threads,
+        (false, true) => Aio::Native,
+        (false, false) => Aio::Threads,
     };
     out.discard = it.discard;
     out.detect_zeroes = match it.discard {

@@ -106,7 +106,7 @@ fn memory(spec: &VmSpec, out: &mut Vec<Violation>) {
         return;
     }
     let page = spec.hugepages.bytes().unwrap_or(2 << 20);
-    if spec.memory.0 % page != 0 {
+    if !spec.memory.0.is_multiple_of(page) {
         out.push(Violation::new(
             "spec.memory",
             format!("{} is not a multiple of {}", spec.memory, Bytes(page)),
@@ -118,7 +118,7 @@ fn memory(spec: &VmSpec, out: &mut Vec<Violation>) {
                 "spec.max_memory",
                 format!("{max} is not from memory ({}) to {}", spec.memory, MEMORY.1),
             ));
-        } else if max.0 % page.max(128 << 20) != 0 {
+        } else if !max.0.is_multiple_of(page.max(128 << 20)) {
             out.push(Violation::new(
                 "spec.max_memory",
                 format!("{max} is not a multiple of {}", Bytes(page.max(128 << 20))),

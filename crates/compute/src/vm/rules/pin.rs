@@ -65,7 +65,7 @@ fn topology(spec: &mut VmSpec, old: Option<&VmSpec>) {
         (spec.cpu.sockets, spec.cpu.cores, spec.cpu.threads) = (None, None, None);
     }
     let threads = *spec.cpu.threads.get_or_insert(1);
-    let rest = |by: u32| (by > 0 && max % by == 0).then_some(max / by.max(1));
+    let rest = |by: u32| (by > 0 && max.is_multiple_of(by)).then_some(max / by.max(1));
     match (spec.cpu.sockets, spec.cpu.cores) {
         (None, None) => {
             spec.cpu.sockets = Some(1);
@@ -102,7 +102,7 @@ fn boot_image(spec: &mut VmSpec) {
 }
 
 fn names(spec: &mut VmSpec) {
-    fn fill<'a>(prefix: &str, names: Vec<&'a mut String>) {
+    fn fill(prefix: &str, names: Vec<&mut String>) {
         let mut taken: Vec<String> = names.iter().map(|n| n.to_string()).collect();
         let mut next = 0;
         for name in names.into_iter().filter(|n| n.is_empty()) {

@@ -6,7 +6,7 @@ use runtime::{Cx, Msg, StreamIo, StreamRequest};
 use tokio::sync::broadcast::error::RecvError;
 
 pub(super) async fn open(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
-    let (id, hypervisor) = guest(&cx, &request, "screen")?;
+    let (id, hypervisor) = guest(&cx, &request, "screen").await?;
     let mut console = hypervisor.console(&id).await?;
     if !console.before.is_empty() {
         io.data(console.before.clone()).await?;

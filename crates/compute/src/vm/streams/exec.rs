@@ -28,7 +28,7 @@ struct Command {
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 pub(super) async fn open(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
-    let (id, hypervisor) = guest(&cx, &request, "exec")?;
+    let (id, hypervisor) = guest(&cx, &request, "exec").await?;
     let command = loop {
         match io.recv().await {
             None => return Ok(()),

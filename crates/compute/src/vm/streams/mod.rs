@@ -64,7 +64,11 @@ use runtime::{Cx, StreamRequest};
 use std::sync::Arc;
 
 /// The guest that a stream is about, when its state allows this.
-fn guest(cx: &Cx, request: &StreamRequest, verb: &str) -> Result<(VmId, Arc<dyn Hypervisor>)> {
+async fn guest(
+    cx: &Cx,
+    request: &StreamRequest,
+    verb: &str,
+) -> Result<(VmId, Arc<dyn Hypervisor>)> {
     let object = request.target.clone();
     let vm = cx
         .get::<Vm>(object.project.as_deref(), &object.name)
@@ -75,5 +79,8 @@ fn guest(cx: &Cx, request: &StreamRequest, verb: &str) -> Result<(VmId, Arc<dyn 
         uid: vm.metadata.uid,
         object,
     };
-    Ok((id, cx.part::<Guests>().0.clone()))
+    let hypervisor = cx.part::<Guests>().0.clone();
+    // After a restart of ours the guest may not have been taken up yet.
+    hypervisor.look(cx, &id).await?;
+    Ok((id, hypervisor))
 }

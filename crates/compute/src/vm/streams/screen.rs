@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn vnc(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
-    let (id, hypervisor) = guest(&cx, &request, "screen")?;
+    let (id, hypervisor) = guest(&cx, &request, "screen").await?;
     let (mut from, mut to) = hypervisor.screen(&id).await?.into_split();
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -34,7 +34,7 @@ pub(super) async fn vnc(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Res
 }
 
 pub(super) async fn shot(cx: Cx, request: StreamRequest, io: StreamIo) -> Result<()> {
-    let (id, hypervisor) = guest(&cx, &request, "screen")?;
+    let (id, hypervisor) = guest(&cx, &request, "screen").await?;
     match hypervisor.ask(&id, Ask::Screenshot).await? {
         Reply::Bytes(png) => {
             for at in (0..png.len()).step_by(CHUNK) {
