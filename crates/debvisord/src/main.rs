@@ -45,6 +45,10 @@ struct Args {
     /// Checks the configuration file and ends.
     #[arg(long)]
     check: bool,
+    /// Takes away what the agent of this instance made in the root network namespace, and ends. For after its guests
+    /// and daemons have ended.
+    #[arg(long, requires = "instance")]
+    remove_uplink: bool,
     /// Prints a description that is made from the declared kinds, and ends.
     #[arg(long, value_enum, value_name = "WHAT")]
     print: Option<print::What>,
@@ -96,10 +100,14 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         tool.run(&config.state_dir)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let levels = logs::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    if let (true, Some(instance)) = (args.remove_uplink, &config.instance) {
+        runtime.block_on(host::net::uplink::remove(instance))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let levels = logs::start(&config.log)?;
     let forced = match args.role {
         Some(Role::Api) => runtime.block_on(api::run(config, levels))?,
         Some(Role::Agent) => runtime.block_on(agent::run(config, levels))?,
