@@ -304,29 +304,48 @@ impl Recipe {
         Ok(file)
     }
 
-    /// Removes builds of this recipe that were made by an older version, but for the two newest.
+    /// Removes what older versions of this recipe have built: images but for the two newest, since a volume or an
+    /// import may just be reading one, and root file systems but for the newest.
     fn forget_older(self, cache: &Path, newest: &Path) {
-        let prefix = format!("{}-", self.name());
-        let Ok(entries) = std::fs::read_dir(cache) else {
-            return;
-        };
-        let mut older: Vec<_> = entries
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let name = entry.file_name().into_string().ok()?;
-                let hash = name.strip_prefix(&prefix)?.strip_suffix(".qcow2")?;
-                let ours = hash.len() == 16
-                    && hash.bytes().all(|b| b.is_ascii_hexdigit())
-                    && entry.path() != newest;
-                ours.then_some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-            })
-            .collect();
-        older.sort();
-        for (_, path) in older.iter().rev().skip(2) {
-            if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!(path = %path.display(), %error, "an old image stays in the cache");
+        for (path, _) in builds(cache, &format!("{}-", self.name()), ".qcow2")
+            .iter()
+            .filter(|(p, _)| p != newest)
+            .skip(2)
+        {
+            forget(path);
+        }
+        if let Self::Debian { release } = self {
+            for (path, _) in builds(cache, &format!("rootfs-{}-", release.suite()), ".tar")
+                .iter()
+                .skip(1)
+            {
+                forget(path);
             }
         }
+    }
+}
+
+/// Files in the cache called `prefix`, 16 hex digits, `suffix`; the newest first.
+fn builds(cache: &Path, prefix: &str, suffix: &str) -> Vec<(PathBuf, std::time::SystemTime)> {
+    let Ok(entries) = std::fs::read_dir(cache) else {
+        return Vec::new();
+    };
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let hash = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+            let ours = hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+            ours.then_some((entry.path(), entry.metadata().ok()?.modified().ok()?))
+        })
+        .collect();
+    found.sort_by_key(|(_, made)| std::cmp::Reverse(*made));
+    found
+}
+
+fn forget(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "an old build stays in the cache");
     }
 }
 
@@ -417,6 +436,52 @@ mod tests {
         assert_eq!(std::fs::read_dir(&work.0).unwrap().count(), 0);
         drop(work);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn old_builds_are_forgotten_and_nothing_else() {
+        let cache = tempfile::tempdir().unwrap();
+        let path = |name: &str| cache.path().join(name);
+        let hash = |n: u64| format!("{n:016x}");
+        for n in 0..5 {
+            for name in [
+                format!("debian-12-{}.qcow2", hash(n)),
+                format!("rootfs-bookworm-{}.tar", hash(n)),
+            ] {
+                let file = File::create(path(&name)).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(n))
+                    .unwrap();
+            }
+        }
+        for other in [
+            "debian-12-mine.qcow2",
+            "debian-13-0000000000000000.qcow2",
+            "rootfs-trixie-0000000000000000.tar",
+        ] {
+            File::create(path(other)).unwrap();
+        }
+        let newest = path(&format!("debian-12-{}.qcow2", hash(4)));
+        Recipe::Debian {
+            release: Release::Bookworm,
+        }
+        .forget_older(cache.path(), &newest);
+        let mut left: Vec<_> = std::fs::read_dir(cache.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                format!("debian-12-{}.qcow2", hash(2)),
+                format!("debian-12-{}.qcow2", hash(3)),
+                format!("debian-12-{}.qcow2", hash(4)),
+                "debian-12-mine.qcow2".to_owned(),
+                "debian-13-0000000000000000.qcow2".to_owned(),
+                format!("rootfs-bookworm-{}.tar", hash(4)),
+                "rootfs-trixie-0000000000000000.tar".to_owned(),
+            ]
+        );
     }
 
     #[test]
