@@ -55,10 +55,12 @@ pub fn pids(instance: &Instance, role: Role) -> Vec<u32> {
                 .windows(2)
                 .any(|pair| pair[0] == flag && pair[1] == value)
         };
-        Path::new(words[0].as_ref())
-            .file_name()
-            .is_some_and(|name| name == "debvisord")
-            && follows("--role", role.name())
+        // Also as a word of setsid, setpriv or sudo, which are about to become it or wait for it.
+        words.iter().any(|word| {
+            Path::new(word.as_ref())
+                .file_name()
+                .is_some_and(|name| name == "debvisord")
+        }) && follows("--role", role.name())
             && follows("--config", &config.to_string_lossy())
     };
     sh::pids().into_iter().filter(wanted).collect()
