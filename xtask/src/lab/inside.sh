@@ -56,7 +56,7 @@ kvm_is_there() { modprobe kvm_amd 2>/dev/null || modprobe kvm_intel; test -c /de
 image() {
     dvctl pool create default
     dvctl network create default
-    dvctl image create tiny --source.file /lab/tiny.qcow2
+    dvctl image create tiny --source file=/lab/tiny.qcow2
     until_true 60 sh -c 'test "$(dvctl image show tiny -o json | jq -r .status.state)" = ready'
 }
 guest_boots() {
