@@ -92,7 +92,9 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         node = cx.node(),
         "agent is up"
     );
+    crate::notify::ready();
     ending.cancelled().await;
+    crate::notify::stopping();
     let left = cx.life().stop(Duration::from_secs(10)).await;
     if !left.is_empty() {
         tracing::warn!(tasks = ?left, "some tasks of this process did not end in time");

@@ -72,7 +72,9 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .check(disk_check(&state))
         .build()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %state.display(), "api is up");
+    crate::notify::ready();
     let ended = server.serve(listeners, ending).await?;
+    crate::notify::stopping();
     cx.life().drain();
     let left = cx.life().stop(Duration::from_secs(5)).await;
     if !left.is_empty() {

@@ -7,6 +7,7 @@ mod config;
 mod facts;
 mod kinds;
 mod logs;
+mod notify;
 mod offline;
 mod print;
 mod signals;

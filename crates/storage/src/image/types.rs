@@ -61,7 +61,7 @@ pub static KIND: Kind = Kind {
         "dvctl image create debian-12 --source recipe=debian-12",
         "dvctl image create mine --source url=https://example.org/disk.qcow2,sha256=9f86d0...",
         "dvctl image create local --source file=/srv/disk.vmdk",
-        "dvctl image create up --set source.upload.size=2361393152",
+        "dvctl image create up --source upload.size=2361393152",
     ],
 };
 
