@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::net::UnixStream;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 
 /// A VM as the hypervisor knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,6 +196,14 @@ pub struct Console {
     pub input: mpsc::Sender<Bytes>,
 }
 
+/// A connection to the screen of a guest; there are few at once.
+pub struct Screen {
+    /// Bytes of the RFB protocol.
+    pub stream: UnixStream,
+    /// Gives the place back when the connection ends.
+    pub turn: Option<OwnedSemaphorePermit>,
+}
+
 /// What is the same for all guests of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Host {
@@ -228,7 +236,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Its serial line.
     fn console<'a>(&'a self, vm: &'a VmId) -> BoxFuture<'a, Result<Console>>;
     /// A new connection to its screen.
-    fn screen<'a>(&'a self, vm: &'a VmId) -> BoxFuture<'a, Result<UnixStream>>;
+    fn screen<'a>(&'a self, vm: &'a VmId) -> BoxFuture<'a, Result<Screen>>;
 }
 
 /// The hypervisor of this process, as a part of its context.

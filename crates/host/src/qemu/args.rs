@@ -120,7 +120,8 @@ impl Launch {
         a.add("-global", "ICH9-LPC.disable_s3=1");
         a.add("-global", "ICH9-LPC.disable_s4=1");
         a.add("-boot", "strict=on,menu=off");
-        a.add("-rtc", "base=utc,clock=host");
+        let base = if self.local_time { "localtime" } else { "utc" };
+        a.add("-rtc", format!("base={base},clock=host"));
         let reboot = match self.on_reboot {
             OnReboot::Reset => "reset",
             OnReboot::Shutdown => "shutdown",
@@ -154,18 +155,24 @@ impl Launch {
         } else {
             String::new()
         };
-        a.socket("serial", &sockets.serial, &log);
-        a.device(
-            json!({ "driver": "isa-serial", "id": "serial", "chardev": "serial", "index": 0 }),
-        );
+        if self.serial {
+            a.socket("serial", &sockets.serial, &log);
+            a.device(
+                json!({ "driver": "isa-serial", "id": "serial", "chardev": "serial", "index": 0 }),
+            );
+        }
         a.device(json!({ "driver": "virtio-serial-pci", "id": "channels", "bus": "pcie.0", "addr": SERIAL }));
-        a.socket("qga", &sockets.qga, "");
-        a.device(json!({ "driver": "virtserialport", "id": "qga", "bus": "channels.0", "nr": 1, "chardev": "qga", "name": "org.qemu.guest_agent.0" }));
-        a.json(
-            "-object",
-            &json!({ "qom-type": "rng-builtin", "id": "random" }),
-        );
-        a.device(json!({ "driver": "virtio-rng-pci", "id": "rng", "rng": "random", "bus": "pcie.0", "addr": RANDOM }));
+        if self.agent {
+            a.socket("qga", &sockets.qga, "");
+            a.device(json!({ "driver": "virtserialport", "id": "qga", "bus": "channels.0", "nr": 1, "chardev": "qga", "name": "org.qemu.guest_agent.0" }));
+        }
+        if self.random {
+            a.json(
+                "-object",
+                &json!({ "qom-type": "rng-builtin", "id": "random" }),
+            );
+            a.device(json!({ "driver": "virtio-rng-pci", "id": "rng", "rng": "random", "bus": "pcie.0", "addr": RANDOM }));
+        }
         if self.balloon {
             a.device(json!({ "driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": BALLOON, "deflate-on-oom": true, "free-page-reporting": true }));
         }
@@ -264,7 +271,9 @@ impl Launch {
         let bytes = memory.mib.saturating_mul(1024 * 1024);
         a.json(
             "-object",
-            &if memory.shared {
+            &if let Some(page) = memory.huge_page {
+                json!({ "qom-type": "memory-backend-memfd", "id": "ram", "size": bytes, "share": memory.shared, "hugetlb": true, "hugetlbsize": page })
+            } else if memory.shared {
                 json!({ "qom-type": "memory-backend-memfd", "id": "ram", "size": bytes, "share": true })
             } else {
                 json!({ "qom-type": "memory-backend-ram", "id": "ram", "size": bytes })

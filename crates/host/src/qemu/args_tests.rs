@@ -94,6 +94,7 @@ fn a_full_guest() {
         max_mib: 8192,
         slots: 4,
         shared: true,
+        huge_page: None,
     };
     launch.firmware = Firmware::Uefi {
         code: "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd".into(),

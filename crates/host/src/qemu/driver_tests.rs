@@ -398,6 +398,7 @@ async fn hardware_is_plugged_into_a_running_machine() {
         max_mib: 1024,
         slots: 2,
         shared: false,
+        huge_page: None,
     };
     let handle = driver().launch(&launch, BTreeMap::new()).await.unwrap();
     let qmp = handle.qmp().await.unwrap();
@@ -525,6 +526,7 @@ async fn qemu_takes_every_kind_of_hardware_we_name() {
         max_mib: 512,
         slots: 2,
         shared: true,
+        huge_page: None,
     };
     launch.video = Video::Virtio;
     launch.tablet = true;

@@ -62,6 +62,8 @@ pub struct Memory {
     pub slots: u8,
     /// Whether other processes can map it, which vhost-user devices need.
     pub shared: bool,
+    /// Size of the huge pages that back it, in bytes; `None` for ordinary ones. The host must have reserved them.
+    pub huge_page: Option<u64>,
 }
 
 impl Memory {
@@ -72,6 +74,7 @@ impl Memory {
             max_mib: mib,
             slots: 0,
             shared: false,
+            huge_page: None,
         }
     }
 }
@@ -200,6 +203,14 @@ pub struct Launch {
     pub tablet: bool,
     /// Whether the serial console is also appended to `run/console.log` in `dir`. A guest can fill the disk with it.
     pub console_log: bool,
+    /// Whether there is a serial port.
+    pub serial: bool,
+    /// Whether there is a port for the guest agent.
+    pub agent: bool,
+    /// Whether the guest gets randomness from the host.
+    pub random: bool,
+    /// Whether its clock runs in the host's local time, as Windows wants, instead of UTC.
+    pub local_time: bool,
     /// Whether there is a balloon, through which the guest's memory is measured and free pages are given back.
     pub balloon: bool,
     /// SMBIOS serial number, where cloud-init looks for its data source.
@@ -249,6 +260,10 @@ impl Launch {
             video: Video::Vga,
             tablet: false,
             console_log: false,
+            serial: true,
+            agent: true,
+            random: true,
+            local_time: false,
             balloon: true,
             smbios_serial: None,
             on_reboot: OnReboot::Reset,

@@ -3,7 +3,7 @@
 //! The task wakes the VM's controller whenever something changes, counts the guest's boots, asks the guest agent now and
 //! then, and holds the serial line. It decides nothing.
 
-use super::super::hypervisor::{AgentView, Ask, Console, Reply, View, VmId};
+use super::super::hypervisor::{AgentView, Ask, Console, Reply, Screen, View, VmId};
 use super::super::rules;
 use super::super::types::{Exit, ExitReason, VmSpec};
 use super::console::Line;
@@ -23,12 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How often the agent is asked while it has not answered, and afterwards.
 const AGENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
+/// Most viewers of one screen at once.
+const SCREENS: usize = 10;
 /// How long keys are held.
 const HOLD: Duration = Duration::from_millis(50);
 /// How long an answer of the agent may take.
@@ -42,6 +44,7 @@ const RESET: Duration = Duration::from_secs(10);
 pub(super) struct Guest {
     shared: Arc<Shared>,
     line: Line,
+    screens: Arc<Semaphore>,
     /// Ends with the guest's entry; QEMU does not.
     _tasks: Mutex<JoinSet<()>>,
 }
@@ -87,15 +90,21 @@ impl Guest {
             handle,
             cx: cx.clone(),
         });
+        let serial = shared.kept.lock().spec.serial;
         let mut tasks = JoinSet::new();
-        tasks.spawn(reading);
+        if serial {
+            tasks.spawn(reading);
+        }
         tasks.spawn(states(shared.clone()));
         tasks.spawn(events(shared.clone()));
         tasks.spawn(agent(shared.clone()));
-        line.held().await;
+        if serial {
+            line.held().await;
+        }
         Arc::new(Guest {
             shared,
             line,
+            screens: Arc::new(Semaphore::new(SCREENS)),
             _tasks: Mutex::new(tasks),
         })
     }
@@ -133,13 +142,23 @@ impl Guest {
         Ok(self.line.open())
     }
 
-    pub(super) async fn screen(&self) -> Result<UnixStream> {
+    pub(super) async fn screen(&self) -> Result<Screen> {
         let name = &self.shared.id.object.name;
+        let turn = self.screens.clone().try_acquire_owned().map_err(|_| {
+            Error::refused(format!(
+                "the screen of VM `{name}` is open {SCREENS} times already"
+            ))
+            .hint("close one of them")
+        })?;
         let path = &self.shared.handle.sockets().vnc;
-        UnixStream::connect(path).await.map_err(|e| {
+        let stream = UnixStream::connect(path).await.map_err(|e| {
             Error::refused(format!("the screen of VM `{name}` cannot be opened: {e}"))
                 .because(e)
                 .hint("it has one when display is `vnc`")
+        })?;
+        Ok(Screen {
+            stream,
+            turn: Some(turn),
         })
     }
 

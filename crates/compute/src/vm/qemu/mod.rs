@@ -12,7 +12,7 @@ mod guest;
 mod record;
 mod translate;
 
-use super::hypervisor::{Ask, Console, Host, Hypervisor, Launch, Reply, View, VmId};
+use super::hypervisor::{Ask, Console, Host, Hypervisor, Launch, Reply, Screen, View, VmId};
 use super::rules;
 use super::types::{Exit, ExitReason};
 use futures::future::BoxFuture;
@@ -29,7 +29,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::UnixStream;
 
 /// How long QEMU has to close its disks before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -195,6 +194,8 @@ impl Qemu {
 
     async fn start(&self, cx: &Cx, launch: Launch) -> Result<()> {
         let (id, paused) = (launch.vm.clone(), launch.paused);
+        let nics = launch.spec.nics.iter().filter(|n| !n.link);
+        let unplugged: Vec<String> = nics.map(|n| n.name.clone()).collect();
         if self.known(id.uid).is_some() {
             return Ok(());
         }
@@ -242,6 +243,9 @@ impl Qemu {
         };
         let guest = Guest::follow(cx, id.clone(), dir, record, handle).await;
         self.insert(cx, guest.clone(), id.uid);
+        for nic in unplugged {
+            guest.ask(Ask::Link(nic, false)).await?;
+        }
         // It stands still until its serial line is held, so that not a byte of it is lost.
         match paused {
             true => Ok(()),
@@ -316,7 +320,7 @@ impl Hypervisor for Qemu {
         Box::pin(async move { self.live(vm)?.console() })
     }
 
-    fn screen<'a>(&'a self, vm: &'a VmId) -> BoxFuture<'a, Result<UnixStream>> {
+    fn screen<'a>(&'a self, vm: &'a VmId) -> BoxFuture<'a, Result<Screen>> {
         Box::pin(async move { self.live(vm)?.screen().await })
     }
 }

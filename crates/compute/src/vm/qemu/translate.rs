@@ -62,6 +62,10 @@ pub(super) fn launch(
         Display::None => Video::None,
     };
     out.tablet = spec.display == Display::Vnc && spec.os != Os::Linux;
+    out.serial = spec.serial;
+    out.agent = spec.guest_agent;
+    out.random = spec.rng;
+    out.local_time = spec.os == Os::Windows;
     out.balloon = spec.ballooning;
     out.paused = true;
     let order = boot_order(&spec);
@@ -119,15 +123,13 @@ fn topology(spec: &VmSpec) -> Result<Topology> {
 }
 
 fn memory(spec: &VmSpec) -> Memory {
-    let mib = spec.memory.0 >> 20;
-    match spec.max_memory {
-        Some(max) if max > spec.memory => Memory {
-            max_mib: max.0 >> 20,
-            slots: MODULES,
-            ..Memory::fixed(mib)
-        },
-        _ => Memory::fixed(mib),
+    let mut out = Memory::fixed(spec.memory.0 >> 20);
+    if let Some(max) = spec.max_memory.filter(|max| *max > spec.memory) {
+        out.max_mib = max.0 >> 20;
+        out.slots = MODULES;
     }
+    out.huge_page = spec.hugepages.bytes();
+    out
 }
 
 /// Enough ports for what is there, some to spare, and the last one for the seed; by eights, which share a slot.

@@ -12,7 +12,9 @@ const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn vnc(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
     let (id, hypervisor) = guest(&cx, &request, "screen").await?;
-    let (mut from, mut to) = hypervisor.screen(&id).await?.into_split();
+    let screen = hypervisor.screen(&id).await?;
+    let _turn = screen.turn;
+    let (mut from, mut to) = screen.stream.into_split();
     let mut buffer = vec![0; CHUNK];
     loop {
         tokio::select! {

@@ -1,6 +1,8 @@
 //! A hypervisor without QEMU: guests are entries in a table, which outlive our processes as real ones do.
 
-use crate::vm::hypervisor::{AgentView, Ask, Console, Host, Hypervisor, Launch, Reply, View, VmId};
+use crate::vm::hypervisor::{
+    AgentView, Ask, Console, Host, Hypervisor, Launch, Reply, Screen, View, VmId,
+};
 use crate::vm::rules::{Crashed, Guest};
 use crate::vm::types::{Exit, ExitReason, VmSpec};
 use futures::future::BoxFuture;
@@ -10,7 +12,6 @@ use runtime::Cx;
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::net::UnixStream;
 
 #[derive(Clone)]
 struct Fake {
@@ -225,7 +226,7 @@ impl Hypervisor for World {
         Box::pin(async { Err(Error::refused("the stand-in has no serial line")) })
     }
 
-    fn screen<'a>(&'a self, _: &'a VmId) -> BoxFuture<'a, Result<UnixStream>> {
+    fn screen<'a>(&'a self, _: &'a VmId) -> BoxFuture<'a, Result<Screen>> {
         Box::pin(async { Err(Error::refused("the stand-in has no screen")) })
     }
 }
