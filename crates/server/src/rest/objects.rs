@@ -115,7 +115,7 @@ pub(super) async fn one(
         }
         "DELETE" => {
             let params = Params::read(&parts.uri, &["dry_run", "keep"])?;
-            let keep = keep(call, &params.words("keep"))?;
+            let keep = keep(call, kind, &params.words("keep"))?;
             write(call, &parts.headers, &params, Op::Delete { target, keep }).await
         }
         _ => {
@@ -135,26 +135,48 @@ pub(super) async fn one(
     }
 }
 
-/// Kinds that stay when their owner is deleted: singular, plural, or the last word of either.
-fn keep(call: &Call, words: &[String]) -> model::Result<Vec<String>> {
-    words
-        .iter()
-        .map(|word| {
-            let registry = call.app.cx.registry();
-            match registry.get(word) {
-                Some(declared) => Ok(declared.kind().name.to_owned()),
-                None => registry
-                    .by_plural(word)
-                    .map(|declared| declared.kind().name.to_owned())
-                    .map_err(|e| {
-                        let mut wrong =
-                            model::Violation::new("?keep", format!("`{word}` is not a kind"));
-                        wrong.hint = e.hint;
-                        Error::invalid(vec![wrong])
-                    }),
+/// Kinds of owned objects that stay. A word is a kind, singular or plural, or a field of the spec: then the kinds that
+/// references in it name (`disks` of a machine whose disks name volumes).
+fn keep(call: &Call, kind: &Kind, words: &[String]) -> model::Result<Vec<String>> {
+    let registry = call.app.cx.registry();
+    let declared = registry.need(kind.name)?;
+    let mut out = Vec::new();
+    for word in words {
+        if let Some(known) = registry.get(word) {
+            out.push(known.kind().name.to_owned());
+            continue;
+        }
+        if let Some(field) = model::schema::property(&declared.spec, word) {
+            named_in(field, &mut out);
+            continue;
+        }
+        let known = registry.by_plural(word).map_err(|e| {
+            let mut wrong = model::Violation::new(
+                "?keep",
+                format!("`{word}` is neither a kind nor a field of {}", kind.name),
+            );
+            wrong.hint = e.hint;
+            Error::invalid(vec![wrong])
+        })?;
+        out.push(known.kind().name.to_owned());
+    }
+    out.sort();
+    out.dedup();
+    Ok(out)
+}
+
+/// The kinds that references anywhere in a schema name.
+fn named_in(schema: &Value, out: &mut Vec<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::String(kind)) = map.get(model::schema::REF) {
+                out.push(kind.clone());
             }
-        })
-        .collect()
+            map.values().for_each(|part| named_in(part, out));
+        }
+        Value::Array(list) => list.iter().for_each(|part| named_in(part, out)),
+        _ => {}
+    }
 }
 
 /// `POST` on an action.
@@ -301,4 +323,19 @@ pub(super) async fn explain(call: &Call, target: ObjectRef) -> Outcome {
     let admitted = call.app.gate.admit(call.request(Op::Get { target })?)?;
     let explained = call.app.desk.explain(admitted).await?;
     Ok(reply::json(StatusCode::OK, &explained))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_field_means_the_kinds_that_it_names() {
+        let mut kinds = Vec::new();
+        let field = json!({ "type": "array", "items": { "properties": {
+            "volume": { "type": "string", "x-ref": "volume" }, "size": { "type": "integer" } } } });
+        named_in(&field, &mut kinds);
+        assert_eq!(kinds, ["volume"]);
+    }
 }

@@ -134,6 +134,25 @@ async fn a_dry_run_answers_what_would_be_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn what_stays_of_a_deleted_object_is_a_kind_or_a_field() {
+    let house = House::open().await;
+    for keep in ["task", "tasks", "parts"] {
+        house.lamp("a").await;
+        let path = format!("{LAMPS}/a?keep={keep}");
+        let gone = house.ask(Method::DELETE, &path).send().await.unwrap();
+        assert_eq!(gone.status(), 204, "{keep}");
+    }
+    house.lamp("a").await;
+    let path = format!("{LAMPS}/a?keep=taks");
+    let (status, problem) = told(house.ask(Method::DELETE, &path).send().await.unwrap()).await;
+    assert_eq!(status, 422);
+    assert!(
+        problem.to_string().contains("neither a kind nor a field"),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
 async fn lists_are_paged_picked_and_sorted() {
     let house = House::open().await;
     for n in 0..45 {
