@@ -37,7 +37,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let stop = CancellationToken::new();
     let dialling = dial(link.clone(), stop.clone());
     let store = RemoteStore::new(Arc::new(link.clone()));
-    wait_for(&*store, &run_dir).await?;
+    wait_for(&store, &run_dir).await?;
     let sealer = tokio::task::spawn_blocking({
         let keys = state.join("keys/fields");
         move || Sealer::open(keys)

@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 /// This machine.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Node {
     /// Its name; the host name when absent.
@@ -83,7 +83,7 @@ impl Default for Config {
             state_dir: "/var/lib/debvisor".into(),
             run_dir: "/run/debvisor".into(),
             cache_dir: "/var/cache/debvisor".into(),
-            node: Node { name: None },
+            node: Node::default(),
             listen: Listen::default(),
             network: Network::default(),
             log: Log {
@@ -100,12 +100,6 @@ impl Default for Listen {
             https: Some(SocketAddr::from(([0; 16], 8443))),
             grpc: Some(SocketAddr::from(([0; 16], 7443))),
         }
-    }
-}
-
-impl Default for Node {
-    fn default() -> Self {
-        Node { name: None }
     }
 }
 

@@ -26,7 +26,8 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "debvisord",
         &[
-            "model", "store", "runtime", "host", "storage", "network", "compute", "server",
+            "model", "store", "runtime", "host", "identity", "storage", "network", "compute",
+            "server",
         ],
     ),
     ("xtask", &[]),

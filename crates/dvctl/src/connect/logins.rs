@@ -33,7 +33,8 @@ impl Logins {
             .map(PathBuf::from)
             .filter(|p| p.is_absolute())
             .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")))
-            .unwrap_or_else(|| "/root/.config".into());
+            // A user without a home has no logins to keep: a folder that only root can make says so at the first use.
+            .unwrap_or_else(|| "/nonexistent".into());
         Logins::at(&config.join("debvisor"))
     }
 

@@ -4,11 +4,13 @@ mod command;
 mod flag;
 mod path;
 mod shape;
+mod verbs;
 
-pub use command::{BUILTINS, Before, before, dotted, kind_command, kind_verbs, root};
+pub use command::{BUILTINS, Before, before, dotted, root};
 pub use flag::{ACTION, Flag, flags_of};
 pub use path::{Step, at, parse_path, put};
 pub use shape::{Shape, word};
+pub use verbs::{kind_command, kind_verbs};
 
 #[cfg(test)]
 mod tests {

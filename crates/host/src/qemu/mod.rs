@@ -55,4 +55,6 @@ pub use state::{CrashReason, PauseReason, RunState, ShutdownReason};
 #[cfg(test)]
 mod args_tests;
 #[cfg(test)]
+mod driver_hardware_tests;
+#[cfg(test)]
 mod driver_tests;
