@@ -207,11 +207,27 @@ impl Lab {
         .await;
         self
     }
+}
 
-    async fn end(self) {
-        let fabric = self.cx.part::<Fabric>();
-        self.cx.life().stop(Duration::from_secs(5)).await;
-        fabric.tear_down().await.unwrap();
+impl Drop for Lab {
+    /// Nothing stays behind, also when a test fails: guests, bridges, dnsmasq, the namespace.
+    fn drop(&mut self) {
+        let (life, fabric) = (self.cx.life().clone(), self.cx.part::<Fabric>());
+        let folder = self.folder.path().join("vm");
+        let clock = Arc::new(SystemClock::new().unwrap());
+        let ending = async move {
+            life.stop(Duration::from_secs(5)).await;
+            let driver = host::qemu::Driver::new(host::qemu::DriverConfig::new(clock));
+            for guest in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let _ = driver.destroy(&guest.path(), Duration::from_secs(2)).await;
+            }
+            fabric.tear_down().await
+        };
+        let ended =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(ending));
+        if let Err(error) = ended {
+            eprintln!("the lab's network remains: {error}");
+        }
     }
 }
 
@@ -438,7 +454,6 @@ async fn the_life_of_a_guest() {
         assert!(left.is_empty(), "{folder}: {left:?}");
     }
     assert!(lab.cx.list::<storage::volume::Volume>(None).is_empty());
-    lab.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -466,7 +481,6 @@ async fn uefi_and_a_tpm() {
         other => panic!("{other:?}"),
     }
     lab.act("efi", "stop", json!({})).await;
-    lab.end().await;
 }
 
 impl Lab {

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
-    /// CPU model. `host` (the default) passes the host's CPU through under KVM, and is `Nehalem-v1` where the host can
-    /// only emulate; any model QEMU knows, such as `Skylake-Server-v4`, gives the same CPU on every host.
+    /// CPU model. `host` (the default) passes the host's CPU through under KVM, and is a plain one that QEMU translates
+    /// fast where the host can only emulate; any model QEMU knows, such as `Skylake-Server-v4`, gives the same CPU on
+    /// every host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64), extend("x-allocated" = true))]
     pub model: String,
