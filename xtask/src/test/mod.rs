@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    deny, lab,
+    api, deny, lab,
     packages::{self, Group},
     tidy,
 };
@@ -68,6 +68,7 @@ pub fn command(args: &Args) -> Result<()> {
             always("format", cargo::format),
             always("tidy", tidy::command),
             always("lints", cargo::lints),
+            always("api", api::check),
             step("deny", denied),
             always("docs", cargo::docs),
         ]);
