@@ -1,4 +1,4 @@
-//! Brings each VM of this node to what its spec wants: looks, asks [`rules::plan`], carries the steps out, and says in the
+//! Brings each VM of this node to what its spec wants: looks, asks [`super::rules::plan`], carries the steps out, and says in the
 //! status what is. Takes no hint, and nothing it does is lost when it is killed half-way.
 
 mod report;

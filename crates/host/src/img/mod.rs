@@ -1,7 +1,7 @@
 //! Disk images: what a file is, and making, converting, growing and checking them with `qemu-img` in a cage.
 //!
 //! Image formats are parsed by C code, and images come from strangers. So:
-//! - [`sniff`] looks at the first bytes itself, refuses what points to other files (backing files, data files, parent
+//! - [`sniff()`] looks at the first bytes itself, refuses what points to other files (backing files, data files, parent
 //!   disks, extents by name) or is encrypted, and names the format; `qemu-img` is never left to guess.
 //! - `qemu-img` runs as an unprivileged user without network, under limits of time, memory and file size, and reaches
 //!   exactly the files given to it: they are handed over as open descriptors, and it may enter no directory of ours.

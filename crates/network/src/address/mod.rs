@@ -2,7 +2,7 @@
 //!
 //! Kept by DebVisor itself: made when a NIC is plugged in, gone with it. The guard, DHCP and DNS of a network are compiled from these.
 //!
-//! **Invariant:** the values are allocated by the owner's transaction ([`crate::allocate`]), so an address object never claims anything.
+//! **Invariant:** the values are allocated by the owner's transaction ([`crate::allocate()`]), so an address object never claims anything.
 
 mod types;
 

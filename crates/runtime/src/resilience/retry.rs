@@ -26,7 +26,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Calls until it succeeds, fails for good ([`Error::retryable`] is false) or the tries are used up.
+    /// Calls until it succeeds, fails for good ([`model::Error::retryable`] is false) or the tries are used up.
     pub async fn run<T, F: Future<Output = Result<T>>>(
         &self,
         mut call: impl FnMut() -> F,
