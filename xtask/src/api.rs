@@ -26,6 +26,7 @@ pub fn command(args: &Args) -> Result<()> {
     if args.check {
         return check();
     }
+    fs::create_dir_all(folder())?;
     for Golden { name, text } in golden()? {
         let path = folder().join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

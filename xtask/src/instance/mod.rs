@@ -42,6 +42,7 @@ impl Instance {
         };
         let names = entries
             .flatten()
+            .filter(|entry| entry.path().is_dir())
             .filter_map(|entry| entry.file_name().into_string().ok());
         let mut found: Vec<_> = names
             .filter_map(|name| Instance::named(&name).ok())

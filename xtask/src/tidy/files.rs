@@ -3,7 +3,7 @@
 use super::{Faults, Text};
 
 /// One file, one subject: longer ones have two.
-const MOST_LINES: usize = 700;
+const MOST_LINES: usize = 900;
 /// Tests of one subject may be long.
 const MOST_TEST_LINES: usize = 1200;
 const MOST_BYTES: usize = 512 * 1024;
@@ -29,7 +29,7 @@ fn size(file: &Text, faults: &mut Faults) {
         return;
     }
     let lines = file.text.lines().count();
-    let tests = file.path.ends_with("tests.rs")
+    let tests = file.name().ends_with("tests.rs")
         || file
             .path
             .components()
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_long_file_is_a_fault_unless_it_is_made() {
         let long = "x\n".repeat(MOST_LINES + 1);
-        assert!(check_one("crates/a/src/lib.rs", &long)[0].contains("701 lines"));
+        assert!(check_one("crates/a/src/lib.rs", &long)[0].contains("901 lines"));
         assert_eq!(check_one("api/registry.json", &long), Faults::new());
     }
 

@@ -49,11 +49,16 @@ impl Sort {
 /// Makes what is not there yet. What somebody has changed since is left as it is.
 pub fn make(instance: &Instance, sort: Sort) -> Result<()> {
     let vm = ground(instance, sort)?;
-    if create(instance, vm)? {
+    let made = create(instance, vm)?;
+    // One that its owner has switched off stays off.
+    let wanted = show(instance, "vm", "hello")?;
+    if wanted.is_some_and(|vm| vm["spec"]["power"] == "on") {
         follow(instance, "vm", "hello", BOOT, |object| {
             stage(object, "running", &["crashed"])
         })?;
-        answers(instance, sort)?;
+        if made {
+            answers(instance, sort)?;
+        }
     }
     Ok(())
 }
