@@ -225,16 +225,16 @@ pub fn remote_login(stage: &mut Stage) -> Result<()> {
         .find(|line| line.contains("dvctl login"))
         .context("`up` names no login")?;
     let words: Vec<_> = line.split_whitespace().collect();
-    let after = |flag: &str| {
-        words
-            .iter()
-            .position(|word| *word == flag)
-            .and_then(|at| words.get(at + 1))
-            .copied()
-    };
-    let (url, code) = after("login")
-        .zip(after("--code"))
-        .context("`up` names no URL or code")?;
+    let url = words
+        .iter()
+        .copied()
+        .find(|word| word.starts_with("https://"));
+    let code = words
+        .iter()
+        .position(|word| *word == "--code")
+        .and_then(|at| words.get(at + 1))
+        .copied();
+    let (url, code) = url.zip(code).context("`up` names no URL or code")?;
     let fingerprint = said
         .out
         .lines()
