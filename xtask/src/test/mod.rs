@@ -71,7 +71,6 @@ pub fn command(args: &Args) -> Result<()> {
             always("api", api::check),
             step("deny", denied),
             always("docs", cargo::docs),
-            always("api drift", api::check),
         ]);
     }
     if !args.lab {
