@@ -215,7 +215,7 @@ impl Config {
 fn explain(source: &str, text: &str, error: &toml::de::Error) -> String {
     let line = error
         .span()
-        .map(|s| text[..s.start.min(text.len())].lines().count().max(1));
+        .map(|s| text[..s.start.min(text.len())].matches('\n').count() + 1);
     let at = line.map_or(source.to_owned(), |n| format!("{source}, line {n}"));
     let message = error.message();
     let mut quoted = message.split('`').skip(1).step_by(2);
