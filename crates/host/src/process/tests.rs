@@ -189,6 +189,14 @@ async fn a_detached_process_is_adopted_by_its_identity_and_by_nothing_less() {
         .unwrap();
     let identity = process.identity().clone();
     drop(process);
+    let has_started = async {
+        while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("started")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), has_started)
+        .await
+        .expect("the shell says that it has started");
 
     let stored = serde_json::to_string(&identity).unwrap();
     let identity: Identity = serde_json::from_str(&stored).unwrap();
