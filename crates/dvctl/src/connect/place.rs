@@ -103,7 +103,7 @@ impl Place {
                     .into()
             }
             Place::Socket(path) if path.starts_with("/run/debvisor") => {
-                "start the daemon (`systemctl start debvisor-api`, or `cargo xtask up` in a checkout), name an instance with \
+                "start the daemon (`systemctl start debvisord`, or `cargo xtask up` in a checkout), name an instance with \
                  --instance, or log in to another machine with `dvctl login URL --code CODE`"
                     .into()
             }

@@ -212,7 +212,7 @@ impl Import {
             if source.upload.is_some() {
                 if !to.exists() {
                     return Err(Error::refused("the upload is not complete")
-                        .hint(format!("dvctl image upload {}", self.image.metadata.name)));
+                        .hint(format!("send it: dvctl image upload {} FILE", self.image.metadata.name)));
                 }
                 return fetch::sum(&to, &seen, &cancel).await;
             }
