@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use system_tests::{Instance, netns_exists, pids_of, run};
+use system_tests::{Instance, netns_exists, pids_of, run, until};
 
 use crate::{
     harness::Stage,
@@ -63,10 +63,10 @@ pub fn two_daemons(stage: &mut Stage) -> Result<()> {
         let said = run(&mut second, Duration::from_secs(30))?;
         ensure!(said.code != 0, "a second {role} started");
         let words = format!("{}{}", said.out, said.err);
-        ensure!(
-            words.contains("another") || words.contains("already"),
-            "a second {role} does not say why: {words}"
-        );
+        let why = ["in use by", "another"]
+            .iter()
+            .any(|why| words.contains(why));
+        ensure!(why, "a second {role} does not say why: {words}");
     }
     on.dvctl(&["vm", "list"])?.ok()?;
     Ok(())
@@ -116,6 +116,13 @@ pub fn side_by_side(stage: &mut Stage) -> Result<()> {
         "the other instance has VMs"
     );
     on.dvctl(&["vm", "list"])?.ok()?.says(&["hello"])?;
+    // The same names in both, each in a namespace of its own.
+    other.dvctl(&["network", "create", "default"])?.ok()?;
+    until(
+        "the other network is ready",
+        Duration::from_secs(60),
+        || Ok((other.show("network", "default")?["status"]["state"] == "ready").then_some(())),
+    )?;
     ensure!(
         netns_exists(&on.netns()) && netns_exists(&other.netns()),
         "each has a namespace"
