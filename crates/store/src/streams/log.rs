@@ -204,13 +204,22 @@ impl Log {
             .cloned()
             .collect();
         for plain in waiting {
-            let shut = compress(&self.dir, &plain.path)?;
-            let mut closed = self.closed.write();
-            let at = closed.iter().position(|s| s.path == plain.path);
-            match (at, shut) {
-                (Some(at), Some(shut)) => closed[at] = shut,
-                (Some(at), None) => _ = closed.remove(at),
-                (None, _) => {}
+            let (shut, damaged) = compress(&self.dir, &plain.path)?;
+            {
+                let mut closed = self.closed.write();
+                let at = closed.iter().position(|s| s.path == plain.path);
+                match (at, shut) {
+                    (Some(at), Some(shut)) => closed[at] = shut,
+                    (Some(at), None) => _ = closed.remove(at),
+                    (None, _) => {}
+                }
+            }
+            // Only now: a reader that still has the old list looks again and finds the closed form.
+            if damaged {
+                set_aside(&plain.path)?;
+            } else {
+                fs::remove_file(&plain.path)
+                    .map_err(|e| StreamError::io("removing the compressed", &plain.path, e))?;
             }
         }
         self.remove_old()
@@ -546,30 +555,25 @@ fn tail_of(file: File, path: PathBuf, head: Head, scan: &Scan, latest: u64, next
     }
 }
 
-/// Turns a full open segment into a closed one. A damaged one is kept beside it under another name.
-fn compress(dir: &Path, path: &Path) -> Result<Option<Shut>, StreamError> {
+/// Makes the closed form of a full open segment, which stays where it is. Says too whether it was damaged.
+fn compress(dir: &Path, path: &Path) -> Result<(Option<Shut>, bool), StreamError> {
     let failed = |error| StreamError::io("reading", path, error);
     let file = File::open(path).map_err(failed)?;
     let Some(head) = Head::read(&file, path)? else {
-        set_aside(path)?;
-        return Ok(None);
+        return Ok((None, true));
     };
     let bytes = segment::slurp(&file, path)?;
     let scan = segment::scan(&bytes, &head);
     let made = segment::close(dir, &bytes, &head, &scan.places)?;
-    if scan.damaged {
-        set_aside(path)?;
-    } else {
-        fs::remove_file(path).map_err(failed)?;
-    }
-    Ok(made.map(|(closed, bytes)| Shut {
+    let shut = made.map(|(closed, bytes)| Shut {
         path: segment::closed_path(dir, head.first),
         first: closed.first,
         last: closed.last,
         latest: closed.micros,
         bytes,
         plain: false,
-    }))
+    });
+    Ok((shut, scan.damaged))
 }
 
 fn set_aside(path: &Path) -> Result<(), StreamError> {
