@@ -211,8 +211,10 @@ impl Import {
             }
             if source.upload.is_some() {
                 if !to.exists() {
-                    return Err(Error::refused("the upload is not complete")
-                        .hint(format!("send it: dvctl image upload {} FILE", self.image.metadata.name)));
+                    return Err(Error::refused("the upload is not complete").hint(format!(
+                        "send it: dvctl image upload {} FILE",
+                        self.image.metadata.name
+                    )));
                 }
                 return fetch::sum(&to, &seen, &cancel).await;
             }
