@@ -39,6 +39,9 @@ const API_UID: u32 = 64997;
 /// How long a daemon may take to stop by itself: what its unit allows, and a little.
 const GRACE: Duration = Duration::from_secs(35);
 
+/// How long a daemon may not be found among the processes before it counts as ended.
+const BECOMING: Duration = Duration::from_secs(2);
+
 /// Pids of a role's daemons of this instance: one, or none.
 pub fn pids(instance: &Instance, role: Role) -> Vec<u32> {
     let config = instance.config();
@@ -173,14 +176,21 @@ pub fn signal(which: &str, pids: &[u32]) -> Result<()> {
 /// Waits until `/health/ready` on the instance's socket says so; an end of a daemon before that is an error with its last words.
 pub fn wait_ready(instance: &Instance, limit: Duration) -> Result<()> {
     let end = Instant::now() + limit;
+    let mut seen = Role::BOTH.map(|role| (role, Instant::now()));
     loop {
         let last = match super::http::ready(&instance.api_socket()) {
             Ok(true) => return Ok(()),
             Ok(false) => "it answers that it is not ready".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        for role in Role::BOTH {
-            if pids(instance, role).is_empty() {
+        for (role, seen) in &mut seen {
+            let role = *role;
+            if !pids(instance, role).is_empty() {
+                *seen = Instant::now();
+                continue;
+            }
+            // Just started, it may still be the shell that becomes it.
+            if seen.elapsed() > BECOMING {
                 bail!(
                     "the {} ended at once:\n{}",
                     role.name(),
