@@ -137,7 +137,7 @@ pub(super) fn open(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'s
     })
 }
 
-/// Ended tasks stay for an hour as resources; the event of their end stays in the event stream.
+/// Ended tasks stay for as long as the setting `task-history` says; the event of their end stays in the event stream.
 pub(super) async fn sweep(cx: Cx) {
     let stop = cx.shutdown();
     let mut timer = tokio::time::interval(Duration::from_secs(300));
@@ -147,12 +147,14 @@ pub(super) async fn sweep(cx: Cx) {
             _ = timer.tick() => {}
         }
         let now = cx.clock().now();
+        let kept = crate::setting::value(&cx, "task-history");
+        let kept = Duration::from_secs(kept.as_u64().unwrap_or(3600));
         for task in cx.list::<Task>(None) {
             let old = task
                 .status
                 .as_ref()
                 .and_then(|s| s.finished)
-                .is_some_and(|at| now.since(at) > Duration::from_secs(3600));
+                .is_some_and(|at| now.since(at) > kept);
             if old {
                 let target = model::ObjectRef {
                     kind: KIND.name.into(),
