@@ -367,11 +367,11 @@ async fn the_life_of_a_guest() {
     // Devices, while it runs.
     lab.act("web1", "attach-disk", json!({ "size": "64MiB" }))
         .await;
-    let blocks = lab
-        .exec("web1", &["/bin/sh", "-c", "cat /sys/block/vd*/size"])
-        .await
-        .1;
-    assert!(blocks.contains("131072"), "{blocks}");
+    let look = "until grep -q 131072 /sys/block/vd*/size; do sleep 0.1; done";
+    let found = lab
+        .exec("web1", &["/bin/timeout", "30", "/bin/sh", "-c", look])
+        .await;
+    assert_eq!(found.0, 0, "the disk never came: {}", found.1);
     lab.act(
         "web1",
         "resize",
@@ -383,11 +383,12 @@ async fn the_life_of_a_guest() {
     let second = lab.cx.get::<Vm>(Some("default"), "web1").unwrap().spec.nics[1]
         .mac
         .clone();
-    let macs = lab
-        .exec("web1", &["/bin/sh", "-c", "cat /sys/class/net/*/address"])
-        .await
-        .1;
-    assert!(macs.contains(&second), "{macs} {second}");
+    // QEMU has plugged it; the guest's kernel finds it a moment later.
+    let look = format!("until grep -q {second} /sys/class/net/*/address; do sleep 0.1; done");
+    let found = lab
+        .exec("web1", &["/bin/timeout", "30", "/bin/sh", "-c", &look])
+        .await;
+    assert_eq!(found.0, 0, "{second} never came: {}", found.1);
     lab.act("web1", "detach-nic", json!({ "device": "nic1" }))
         .await;
 
