@@ -41,7 +41,7 @@ pub fn check(tool: PathBuf) -> Result<()> {
 
 fn install() -> Result<PathBuf> {
     let root = tree::cache().join("tools");
-    println!(
+    eprintln!(
         "installing cargo-deny into {} (a few minutes, once)",
         root.display()
     );

@@ -67,17 +67,17 @@ pub fn down(instance: &Instance, guests: bool) -> Result<()> {
     }
     let name = &instance.name;
     match (stopped.as_slice(), guests) {
-        ([], false) => println!("instance `{name}`: nothing runs"),
+        ([], false) => eprintln!("instance `{name}`: nothing runs"),
         ([], true) => {}
-        (roles, _) => println!("instance `{name}`: stopped {}", roles.join(" and ")),
+        (roles, _) => eprintln!("instance `{name}`: stopped {}", roles.join(" and ")),
     }
     if guests {
         remove(instance)?;
-        println!("instance `{name}`: removed");
+        eprintln!("instance `{name}`: removed");
     } else if let left = belonging(instance).len()
         && left > 0
     {
-        println!(
+        eprintln!(
             "instance `{name}`: {left} processes of guests and networks go on; `cargo xtask down --guests` ends them"
         );
     }

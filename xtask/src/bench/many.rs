@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{
     figure::{Figure, Wanted, median},
     hand::{Folder, Guest, Line},
-    vm_start::{Disks, console, has_line, manifest, model, own_disks},
+    vm_start::{Disks, console_of, has_line, manifest, model, own_disks},
     world::{World, when},
 };
 use crate::instance::http::{self, Body};
@@ -91,24 +91,24 @@ fn power(world: &World, name: &str, to: &str) -> Result<()> {
 }
 
 fn by_us(world: &World, names: &[String], to: &str) -> Result<Duration> {
+    let uids = vms(world)?
+        .iter()
+        .filter(|vm| names.iter().any(|name| vm["name"] == **name))
+        .filter_map(|vm| vm["uid"].as_str().map(str::to_owned))
+        .collect::<Vec<_>>();
     let start = Instant::now();
     for name in names {
         power(world, name, to)?;
     }
-    let there = |name: &String| {
-        let Some(_) = world.qemu(name) else {
-            return false;
-        };
-        to == "paused" || console(world, name).is_ok_and(|log| has_line(&log))
-    };
-    let mut left: Vec<_> = names.to_vec();
+    // Each look costs the machine something, on our account: one answer for all of them, or one small file each.
     let took = when("all guests are there", start, LIMIT, || {
-        // Looking costs time that is not theirs: only at what was not there the last time.
-        left.retain(|name| !there(name));
-        if !left.is_empty() {
-            thread::sleep(Duration::from_millis(20));
+        if to == "paused" {
+            thread::sleep(Duration::from_millis(50));
+            return in_state(world, "paused").is_ok_and(|count| count == names.len());
         }
-        left.is_empty()
+        thread::sleep(Duration::from_millis(10));
+        let speaks = |uid: &String| console_of(world, uid).is_some_and(|log| has_line(&log));
+        uids.len() == names.len() && uids.iter().all(speaks)
     })?;
     for name in names {
         http::call(
@@ -120,9 +120,22 @@ fn by_us(world: &World, names: &[String], to: &str) -> Result<Duration> {
     }
     when("all guests are off", Instant::now(), LIMIT, || {
         thread::sleep(Duration::from_millis(50));
-        names.iter().all(|name| world.qemu(name).is_none())
+        in_state(world, "stopped").is_ok_and(|count| count > PAUSED)
     })?;
     Ok(took)
+}
+
+fn vms(world: &World) -> Result<Vec<serde_json::Value>> {
+    let path = format!("{VMS}?limit=500&fields=name,uid,state");
+    let list = http::call(&world.instance.api_socket(), "GET", &path, &Body::None)?;
+    let items = list["items"].as_array().context("a list without items")?;
+    Ok(items.clone())
+}
+
+/// How many VMs are in a state.
+fn in_state(world: &World, state: &str) -> Result<usize> {
+    let state_of = |vm: &&serde_json::Value| vm["state"] == state;
+    Ok(vms(world)?.iter().filter(state_of).count())
 }
 
 fn by_hand_loop(line: &Line, disks: &Disks, count: usize, to: &str) -> Result<Duration> {

@@ -126,7 +126,7 @@ impl Disks {
 }
 
 /// The log of a VM's serial port.
-pub fn console(world: &World, vm: &str) -> Result<std::path::PathBuf> {
+fn console(world: &World, vm: &str) -> Result<std::path::PathBuf> {
     Ok(world.run_dir(vm)?.join("run/console.log"))
 }
 
@@ -158,7 +158,7 @@ fn start_by_us(world: &World, name: &str) -> Result<Duration> {
 }
 
 /// The console's log of the VM with that uid, once its folder is there.
-fn console_of(world: &World, uid: &str) -> Option<std::path::PathBuf> {
+pub fn console_of(world: &World, uid: &str) -> Option<std::path::PathBuf> {
     let whole = uid.replace('-', "");
     let folders = fs::read_dir(world.instance.run_dir().join("vm")).ok()?;
     let found = folders.flatten().find(|entry| {

@@ -18,7 +18,7 @@ const OUR_SOURCES: &str = "/etc/apt/sources.list.d/debvisor-backports.sources";
 pub fn install(packages: &[&str]) -> Result<()> {
     let codename = debian_codename()?;
     if !sh::is_root() {
-        println!("installing needs root: asking sudo");
+        eprintln!("installing needs root: asking sudo");
     }
     root_script("-", &[])?;
     let (qemu, others): (Vec<_>, Vec<_>) = packages
@@ -59,7 +59,7 @@ fn qemu_suite(codename: &str) -> Result<String> {
                 QEMU_FLOOR.0, QEMU_FLOOR.1
             )
         })?;
-        println!(
+        eprintln!(
             "adding the suite {suite} in {OUR_SOURCES}, because {codename} has no QEMU {}.{}",
             QEMU_FLOOR.0, QEMU_FLOOR.1
         );

@@ -212,9 +212,9 @@ pub fn ensure(groups: &[Group]) -> Result<()> {
     if lacking.is_empty() {
         return Ok(());
     }
-    println!("Debian packages that are missing here:");
+    eprintln!("Debian packages that are missing here:");
     for need in &lacking {
-        println!("  {:<20} {}", need.package, need.why);
+        eprintln!("  {:<20} {}", need.package, need.why);
     }
     let names: Vec<_> = lacking.iter().map(|need| need.package).collect();
     apt::install(&names)?;

@@ -55,7 +55,7 @@ fn keep(port: u16, instance: &Instance) -> Result<u16> {
         return Ok(port);
     }
     let other = choose(port)?;
-    println!(
+    eprintln!(
         "port {port} of instance `{}` is in use by another program: taking {other}",
         instance.name
     );

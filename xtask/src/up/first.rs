@@ -88,7 +88,7 @@ fn create(instance: &Instance, document: &str) -> Result<bool> {
     if show(instance, kind, name)?.is_some() {
         return Ok(false);
     }
-    println!("making the {kind} `{name}`");
+    eprintln!("making the {kind} `{name}`");
     let mut command = dvctl(instance);
     command
         .args(["apply", "--no-wait", "-f", "-"])
@@ -322,7 +322,7 @@ impl Line {
             );
             let _ = std::io::stdout().flush();
         } else if what != self.last {
-            println!("{}: {what}", self.subject);
+            eprintln!("{}: {what}", self.subject);
         }
         what.clone_into(&mut self.last);
     }
@@ -333,7 +333,7 @@ impl Line {
         } else {
             ""
         };
-        println!(
+        eprintln!(
             "{clear}{} {what} ({:.1} s)",
             self.subject,
             self.start.elapsed().as_secs_f64()

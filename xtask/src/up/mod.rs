@@ -77,7 +77,7 @@ pub fn start(instance: &Instance, release: bool) -> Result<()> {
     if release {
         cargo.arg("--release");
     }
-    println!("building debvisord and dvctl");
+    eprintln!("building debvisord and dvctl");
     sh::run(&mut cargo)?;
     let _one_at_a_time = prepare(instance)?;
     let program = instance.dir().join("bin/debvisord");
@@ -87,14 +87,14 @@ pub fn start(instance: &Instance, release: bool) -> Result<()> {
     let changed = config::write(instance)? || changed;
     for role in Role::BOTH {
         if changed && daemons::stop(instance, role)? {
-            println!(
+            eprintln!(
                 "stopped the {} of instance `{}`: a newer one is here",
                 role.name(),
                 instance.name
             );
         }
         if daemons::pids(instance, role).is_empty() {
-            println!(
+            eprintln!(
                 "starting the {} of instance `{}`",
                 role.name(),
                 instance.name
