@@ -24,11 +24,17 @@ pub struct Instance {
 impl Instance {
     /// Starts an instance of that name with those options of `up`; one that a killed test left is removed first.
     pub fn up(name: &str, options: &[&str]) -> Result<Instance> {
+        let instance = Instance::fresh(name)?;
+        instance.again(options)?.ok()?;
+        Ok(instance)
+    }
+
+    /// An instance of that name that is not started yet.
+    pub fn fresh(name: &str) -> Result<Instance> {
         let instance = Instance {
             name: name.to_owned(),
         };
         instance.down(&["--guests"])?.ok()?;
-        instance.again(options)?.ok()?;
         Ok(instance)
     }
 
@@ -74,6 +80,16 @@ impl Instance {
         let shown = self.dvctl(&[kind, "show", name, "-o", "json"])?.ok()?;
         serde_json::from_str(&shown.out)
             .with_context(|| format!("`{}` printed no JSON", shown.line))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the daemon of a role says.
+    pub fn log(&self, role: &str) -> PathBuf {
+        self.dir().join("log").join(format!("{role}.log"))
     }
 
     /// Its folder in the checkout.

@@ -7,10 +7,12 @@
     reason = "drives the real programs from outside, as a user's shell does"
 )]
 
+mod daemon;
 mod instance;
 mod run;
 mod world;
 
+pub use daemon::Around;
 pub use instance::Instance;
 pub use run::{Outcome, run, run_with_input};
 pub use world::{alive, netns_exists, pids_of, until};

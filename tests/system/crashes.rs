@@ -10,7 +10,7 @@ use crate::{
     transcript::{BOOT, state, uptime},
 };
 
-fn kill(pids: &[u32]) -> Result<()> {
+pub fn kill(pids: &[u32]) -> Result<()> {
     ensure!(!pids.is_empty(), "there is nothing to kill");
     let mut command = Command::new("kill");
     command.arg("-KILL").args(pids.iter().map(u32::to_string));
@@ -66,7 +66,7 @@ pub fn qemu(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn dnsmasqs(on: &Instance) -> Vec<u32> {
+pub fn dnsmasqs(on: &Instance) -> Vec<u32> {
     let run_dir = format!("{}/", on.run_dir().display());
     let dir = format!("{}/", on.dir().display());
     let mut found = pids_of(&["dnsmasq", &run_dir]);

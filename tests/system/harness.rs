@@ -36,15 +36,17 @@ impl Stage {
     }
 }
 
-/// Runs those whose name holds the first argument that is no option.
+/// Runs those whose name holds one of the arguments that are no options; all when there is none.
 pub fn main(tests: &[Test]) -> ExitCode {
-    let filter = std::env::args()
+    let words: Vec<_> = std::env::args()
         .skip(1)
-        .find(|word| !word.starts_with('-'))
-        .unwrap_or_default();
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let wanted =
+        |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let mut stage = Stage::default();
     let (mut passed, mut failed) = (0, Vec::new());
-    for test in tests.iter().filter(|test| test.name.contains(&filter)) {
+    for test in tests.iter().filter(|test| wanted(test.name)) {
         let start = Instant::now();
         println!("test {} ...", test.name);
         let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(&mut stage)));

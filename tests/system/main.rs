@@ -8,9 +8,11 @@
 )]
 
 mod crashes;
+mod follow;
 mod harness;
 mod input;
 mod instances;
+mod killed;
 mod transcript;
 
 use std::process::ExitCode;
@@ -65,6 +67,14 @@ const TESTS: &[Test] = &[
     Test {
         name: "all_killed_at_once_converges",
         run: crashes::everything,
+    },
+    Test {
+        name: "one_id_follows_a_request_through_both_processes",
+        run: follow::request_id,
+    },
+    Test {
+        name: "a_daemon_killed_in_the_middle_of_a_change",
+        run: killed::at_any_moment,
     },
     Test {
         name: "down_leaves_guests_running",

@@ -259,8 +259,11 @@ fn all_nics(cx: &Cx) -> Vec<GuardedNic> {
         .filter(|address| address.spec.node == cx.node())
         .filter_map(|address| {
             let spec = &address.spec;
+            let project = address.metadata.project.as_deref();
+            let network = cx.follow::<Network>(project, &spec.network)?;
             Some(GuardedNic {
                 tap: spec.tap.clone(),
+                bridge: names::bridge(&network.metadata.uid.to_string()),
                 mac: spec.mac.parse().ok()?,
                 ipv4: spec.ipv4.iter().filter_map(|ip| ip.parse().ok()).collect(),
                 ipv6: spec.ipv6.iter().filter_map(|ip| ip.parse().ok()).collect(),

@@ -5,7 +5,7 @@ mod report;
 mod start;
 
 use super::hypervisor::{Ask, Guests, Hypervisor, View, VmId, crashes_after};
-use super::rules::{Change, Other, Seen, Step, difference, plan, turn};
+use super::rules::{Change, Guest, Other, Seen, Step, difference, plan, turn};
 use super::types::{Exit, ExitReason, Power, VmStatus};
 use super::{KIND, Vm, disks, nics};
 use crate::assignment::Assignment;
@@ -182,8 +182,18 @@ impl Pass<'_> {
                 turn(order, &others(self.cx, &host.boot), waited, now)
             })
             .flatten();
+        let guest = match &view.guest {
+            // A boot leaves nothing in /run: a guest without a trace that never ended went down with the host.
+            Guest::Absent if again && self.status.last_exit.is_none() => Guest::Ended(Exit {
+                reason: ExitReason::HostReboot,
+                at: now,
+                boot: self.status.boot.clone(),
+                message: "the host went down with it".into(),
+            }),
+            seen => seen.clone(),
+        };
         Seen {
-            guest: view.guest.clone(),
+            guest,
             missing,
             turn,
             boot: host.boot,
@@ -197,6 +207,7 @@ impl Pass<'_> {
     }
 
     async fn carry_out(&mut self, step: Step, view: &View) -> Result<()> {
+        tracing::info!(vm = %self.id.object, ?step, "a step is carried out");
         match step {
             Step::Launch { paused } => self.start(paused).await,
             Step::Continue => self.ask(Ask::Continue).await,

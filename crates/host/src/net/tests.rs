@@ -60,6 +60,7 @@ impl Lab {
         Guest {
             netns,
             tap,
+            bridge: bridge.to_owned(),
             mac: mac.parse().unwrap(),
         }
     }
@@ -76,6 +77,7 @@ impl Drop for Lab {
 struct Guest {
     netns: Netns,
     tap: String,
+    bridge: String,
     mac: Mac,
 }
 
@@ -83,6 +85,7 @@ impl Guest {
     fn nic(&self, ipv4: &str, ipv6: &str) -> GuardedNic {
         GuardedNic {
             tap: self.tap.clone(),
+            bridge: self.bridge.clone(),
             mac: self.mac,
             ipv4: ipv4.parse().into_iter().collect(),
             ipv6: ipv6.parse().into_iter().collect(),
@@ -312,6 +315,48 @@ fn icmp6(kind: u8, target: &str) -> Vec<u8> {
     .concat()
 }
 
+/// Sends frames from one guest and checks which of them the other hears. Their IPv4 addresses in 10.90.0.0/24 end as their MACs do.
+async fn exchange(a: &Guest, b: &Guest, cases: Vec<(&'static str, bool, Vec<u8>)>) {
+    let (out, heard, from, to) = (a.wire().await, b.wire().await, a.mac, b.mac);
+    let ip = |mac: Mac| [10, 90, 0, mac.0[5]];
+    // A marker that passes follows each frame: whatever comes before it has come, and nothing has to be waited for.
+    let heard = tokio::task::spawn_blocking(move || {
+        let timeout = nix::sys::time::TimeVal::new(5, 0);
+        nix::sys::socket::setsockopt(&heard, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
+            .unwrap();
+        let marker = |n: usize| {
+            frame(
+                to,
+                from,
+                0x0800,
+                &udp4(ip(from), ip(to), 40_000, 30_000 + n as u16),
+            )
+        };
+        for (n, (what, passes, bytes)) in cases.iter().enumerate() {
+            let (bytes, marker) = (bytes.clone(), marker(n));
+            for sent in [&bytes, &marker] {
+                assert_eq!(
+                    nix::unistd::write(&out, sent).unwrap(),
+                    sent.len(),
+                    "{what}"
+                );
+            }
+            let (mut seen, mut buffer) = (false, [0; 2048]);
+            loop {
+                let length = nix::unistd::read(&heard, &mut buffer)
+                    .unwrap_or_else(|error| panic!("{what}: marker not heard: {error}"));
+                if buffer[..length] == marker[..] {
+                    break;
+                }
+                seen |= buffer[..length] == bytes[..];
+            }
+            assert_eq!(seen, *passes, "{what}: passed is {seen}");
+        }
+    })
+    .await;
+    heard.unwrap();
+}
+
 #[tokio::test]
 async fn a_guest_speaks_only_as_itself() {
     let Some(mut lab) = Lab::new("guard") else {
@@ -469,44 +514,7 @@ async fn a_guest_speaks_only_as_itself() {
     })
     .await;
     assert!(pings(&a.netns, "10.90.0.1").await);
-    let (out, heard) = (a.wire().await, b.wire().await);
-    // A marker that passes follows each frame: whatever comes before it has come, and nothing has to be waited for.
-    let heard = tokio::task::spawn_blocking(move || {
-        let timeout = nix::sys::time::TimeVal::new(5, 0);
-        nix::sys::socket::setsockopt(&heard, nix::sys::socket::sockopt::ReceiveTimeout, &timeout)
-            .unwrap();
-        let marker = |n: usize| {
-            frame(
-                b.mac,
-                a.mac,
-                0x0800,
-                &udp4(me, you, 40_000, 30_000 + n as u16),
-            )
-        };
-        for (n, (what, passes, bytes)) in cases.iter().enumerate() {
-            let (bytes, marker) = (bytes.clone(), marker(n));
-            for sent in [&bytes, &marker] {
-                assert_eq!(
-                    nix::unistd::write(&out, sent).unwrap(),
-                    sent.len(),
-                    "{what}"
-                );
-            }
-            let (mut seen, mut buffer) = (false, [0; 2048]);
-            loop {
-                let length = nix::unistd::read(&heard, &mut buffer)
-                    .unwrap_or_else(|error| panic!("{what}: marker not heard: {error}"));
-                if buffer[..length] == marker[..] {
-                    break;
-                }
-                seen |= buffer[..length] == bytes[..];
-            }
-            assert_eq!(seen, *passes, "{what}: passed is {seen}");
-        }
-        heard
-    })
-    .await;
-    drop(heard.unwrap());
+    exchange(&a, &b, cases).await;
 
     ip(&a.netns, "addr add 10.90.0.66/24 dev eth0").await;
     assert!(
@@ -518,6 +526,201 @@ async fn a_guest_speaks_only_as_itself() {
         .await
         .is_none()
     );
+}
+
+#[tokio::test]
+async fn a_link_local_address_belongs_to_who_had_it_first() {
+    let Some(mut lab) = Lab::new("link-local") else {
+        return;
+    };
+    let host = lab.netns("h").await;
+    bridge(&host, "dvb1", &["10.90.0.1/24", "fd90::1/64"]).await;
+    let a = lab.guest(&host, "dvb1", "a", "52:54:00:00:00:0a").await;
+    let b = lab.guest(&host, "dvb1", "b", "52:54:00:00:00:0b").await;
+    for (guest, ipv4) in [(&a, "10.90.0.10/24"), (&b, "10.90.0.11/24")] {
+        // Nothing but what this test sends.
+        let quiet = ("net/ipv6/conf/eth0/disable_ipv6".into(), "1".into());
+        sysctl::write(&guest.netns, &[quiet]).await.unwrap();
+        ip(&guest.netns, &format!("addr add {ipv4} dev eth0")).await;
+    }
+    let nft = Nft::new(&host);
+    let table = guard::table(
+        "debvisor",
+        &[
+            a.nic("10.90.0.10", "fd90::a"),
+            b.nic("10.90.0.11", "fd90::b"),
+        ],
+    );
+    nft.replace(std::slice::from_ref(&table)).await.unwrap();
+    until("the guests reach each other", || {
+        pings(&a.netns, "10.90.0.11")
+    })
+    .await;
+    let router = Mac::derived("dvb1").link_local().to_string();
+    let (mac_of_a, mac_of_b) = (
+        a.mac.link_local().to_string(),
+        b.mac.link_local().to_string(),
+    );
+    // From the first to the second: a solicitation, an advertisement, and a packet.
+    let six = |from: &Guest, to: &Guest, body: Vec<u8>| frame(to.mac, from.mac, 0x86dd, &body);
+    let probe =
+        |from, to, target: &str| six(from, to, ipv6("::", "ff02::1", 58, &icmp6(135, target)));
+    let advert = |from, to, source: &str, target: &str| {
+        six(from, to, ipv6(source, "ff02::1", 58, &icmp6(136, target)))
+    };
+    let packet = |from, to, source: &str| {
+        let udp = [&1000u16.to_be_bytes()[..], &[0, 9, 0, 8, 0, 0]].concat();
+        six(from, to, ipv6(source, "ff02::1", 17, &udp))
+    };
+    exchange(
+        &a,
+        &b,
+        vec![
+            ("asks for an address", true, probe(&a, &b, "fe80::a1")),
+            ("has it then", true, packet(&a, &b, "fe80::a1")),
+            (
+                "and advertises it",
+                true,
+                advert(&a, &b, "fe80::a1", "fe80::a1"),
+            ),
+            (
+                "one it only uses is its own too",
+                true,
+                packet(&a, &b, "fe80::a2"),
+            ),
+            (
+                "and is advertised",
+                true,
+                advert(&a, &b, &mac_of_a, "fe80::a2"),
+            ),
+            (
+                "one it never had",
+                false,
+                advert(&a, &b, "fe80::a1", "fe80::b1"),
+            ),
+            ("the router's", false, packet(&a, &b, &router)),
+            (
+                "the router's, advertised",
+                false,
+                advert(&a, &b, "fe80::a1", &router),
+            ),
+            (
+                "asks for the router's: it may answer",
+                true,
+                probe(&a, &b, &router),
+            ),
+            ("and has it not", false, packet(&a, &b, &router)),
+            ("that of another's MAC", false, packet(&a, &b, &mac_of_b)),
+            ("asks for that", true, probe(&a, &b, &mac_of_b)),
+            (
+                "and has it not",
+                false,
+                advert(&a, &b, "fe80::a1", &mac_of_b),
+            ),
+            (
+                "asks for an address of the subnet",
+                true,
+                probe(&a, &b, "fd90::77"),
+            ),
+            (
+                "those are allocated only",
+                false,
+                packet(&a, &b, "fd90::77"),
+            ),
+            (
+                "a router's of elsewhere",
+                false,
+                packet(&a, &b, "2001:db8::1"),
+            ),
+        ],
+    )
+    .await;
+    // The other may not take what the first has.
+    let mut cases = vec![
+        (
+            "asks for a taken one: it is answered",
+            true,
+            probe(&b, &a, "fe80::a1"),
+        ),
+        ("asks for a free one", true, probe(&b, &a, "fe80::b1")),
+    ];
+    cases.extend([
+        ("and has it not", false, packet(&b, &a, "fe80::a1")),
+        (
+            "nor advertises it",
+            false,
+            advert(&b, &a, "fe80::b1", "fe80::a1"),
+        ),
+        ("nor what was only used", false, packet(&b, &a, "fe80::a2")),
+        ("has its own", true, packet(&b, &a, "fe80::b1")),
+    ]);
+    exchange(&b, &a, cases).await;
+
+    // A change of the rules forgets nothing, and the learned is no change of the rules.
+    let print = nft.fingerprint(&table).await.unwrap();
+    assert!(print.is_some());
+    let third = GuardedNic {
+        tap: "dvt9".into(),
+        bridge: "dvb2".into(),
+        mac: "52:54:00:00:00:0c".parse().unwrap(),
+        ipv4: vec![],
+        ipv6: vec![],
+    };
+    let more = guard::table(
+        "debvisor",
+        &[
+            a.nic("10.90.0.10", "fd90::a"),
+            b.nic("10.90.0.11", "fd90::b"),
+            third,
+        ],
+    );
+    nft.replace(&[more]).await.unwrap();
+    nft.replace(std::slice::from_ref(&table)).await.unwrap();
+    assert_eq!(nft.fingerprint(&table).await.unwrap(), print);
+    exchange(
+        &b,
+        &a,
+        vec![("still taken", false, packet(&b, &a, "fe80::a1"))],
+    )
+    .await;
+    // No more than eight at once: two are there.
+    let mut many: Vec<_> = (3..=8)
+        .map(|n| ("one more", true, packet(&a, &b, &format!("fe80::a{n}"))))
+        .collect();
+    many.push(("the ninth", false, packet(&a, &b, "fe80::a9")));
+    many.push(("the first", true, packet(&a, &b, "fe80::a1")));
+    exchange(&a, &b, many).await;
+    exchange(
+        &b,
+        &a,
+        vec![("what was refused is free", true, packet(&b, &a, "fe80::a9"))],
+    )
+    .await;
+
+    // Unplugged, its addresses are free.
+    let alone = guard::table("debvisor", &[b.nic("10.90.0.11", "fd90::b")]);
+    nft.replace(std::slice::from_ref(&alone)).await.unwrap();
+    assert!(nft.fingerprint(&alone).await.unwrap().is_some());
+    exchange(
+        &b,
+        &a,
+        vec![
+            ("what was another's", true, packet(&b, &a, "fe80::a1")),
+            ("its own still", true, packet(&b, &a, "fe80::b1")),
+        ],
+    )
+    .await;
+    // Plugged in again, it takes what is free by then.
+    nft.replace(std::slice::from_ref(&table)).await.unwrap();
+    exchange(
+        &a,
+        &b,
+        vec![
+            ("given away meanwhile", false, packet(&a, &b, "fe80::a1")),
+            ("free again", true, packet(&a, &b, "fe80::a2")),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -534,6 +737,7 @@ async fn tables_are_replaced_whole_and_meddling_is_noticed() {
     meddle("add table inet foreign").await;
     let nic = |n: u8| GuardedNic {
         tap: format!("dvt{n}"),
+        bridge: format!("dvb{}", n % 2),
         mac: Mac([2, 0, 0, 0, 0, n]),
         ipv4: vec![[10, 0, 0, n].into()],
         ipv6: vec![],

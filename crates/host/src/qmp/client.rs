@@ -234,13 +234,14 @@ impl Qmp {
             }
             answered.await.unwrap_or_else(|_| Err(self.closed_error()))
         };
-        match timeout(limit, work).await {
-            Ok(result) => result,
-            Err(_) => Err(QmpError::Timeout {
+        let result = timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(QmpError::Timeout {
                 command: command.to_owned(),
                 after: limit,
-            }),
-        }
+            })
+        });
+        told(command, &result);
+        result
     }
 
     fn closed_error(&self) -> QmpError {
@@ -252,6 +253,18 @@ impl Qmp {
         QmpError::Closed {
             why: why.clone().unwrap_or_else(|| "QEMU closed it".to_owned()),
         }
+    }
+}
+
+/// Logs a command, in the span of who asked: so it is found by the id of the request that led to it.
+fn told(command: &str, result: &Result<Value, QmpError>) {
+    let error = result.as_ref().err().map(tracing::field::display);
+    // What only looks is asked all the time.
+    if command.starts_with("query-") || command.starts_with("qom-") || command == "qmp_capabilities"
+    {
+        tracing::debug!(command, error, "QMP command");
+    } else {
+        tracing::info!(command, error, "QMP command");
     }
 }
 

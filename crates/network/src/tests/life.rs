@@ -10,6 +10,7 @@ use host::net::{Links, Netns};
 use model::What;
 use nix::sys::signal::Signal;
 use serde_json::json;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 const TWO: &str = "10.50.0.0/24";
@@ -119,6 +120,80 @@ async fn guests_find_one_another() {
             .is_none()
     );
     assert!(!dnsmasq.is_running() && !node.folder().join(&status.bridge).exists());
+}
+
+/// What a DHCPv6 server offers a host whose DUID says nothing of its MAC (RFC 8415, 16.2, with a DUID-UUID).
+async fn solicit(netns: &Netns, from: Ipv6Addr) -> Option<Vec<u8>> {
+    let asking = move || {
+        let index = nix::net::if_::if_nametoindex("eth0")?;
+        let at = |ip, port| std::net::SocketAddrV6::new(ip, port, 0, index);
+        let socket = std::net::UdpSocket::bind(at(from, 546))?;
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
+        let mut message = vec![1, 0xd, 0xe, 0xb];
+        for (option, body) in [
+            (1u16, [&[0, 4][..], &[7; 16]].concat()),
+            (3, [&[0, 0, 0, 1][..], &[0; 8]].concat()),
+            (8, vec![0, 0]),
+        ] {
+            message.extend(option.to_be_bytes());
+            message.extend((body.len() as u16).to_be_bytes());
+            message.extend(body);
+        }
+        socket.send_to(&message, at("ff02::1:2".parse()?, 547))?;
+        let mut answer = vec![0; 1500];
+        let (length, _) = socket.recv_from(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
+    };
+    netns.run(asking).await.ok()
+}
+
+/// Its link-local address, once it is sure that nobody else has it.
+async fn link_local(netns: &Netns) -> Option<Ipv6Addr> {
+    let shown = ip(netns, "-6 -o addr show dev eth0 scope link -tentative").await;
+    let mut words = shown.split_whitespace();
+    words.find(|word| *word == "inet6")?;
+    words.next()?.split('/').next()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_link_local_address_gets_its_ipv6() {
+    let Some(mut node) = Node::start("a_private_link_local_address_gets_its_ipv6").await else {
+        return;
+    };
+    let spec = json!({ "subnet": TWO, "ipv6_subnet": "fd50::/64" });
+    node.network("lab", spec).await;
+    let (a, b) = (node.guest("a", "lab").await, node.guest("b", "lab").await);
+    for guest in [&a, &b] {
+        for word in ["down", "addrgenmode random", "up"] {
+            ip(&guest.netns, &format!("link set eth0 {word}")).await;
+        }
+        let mine: Ipv6Addr = guest.what.ipv6.as_deref().unwrap().parse().unwrap();
+        let offered = || async {
+            let Some(from) = link_local(&guest.netns).await else {
+                return false;
+            };
+            let of_the_mac = guest
+                .what
+                .mac
+                .parse::<host::net::Mac>()
+                .unwrap()
+                .link_local();
+            assert_ne!(from, of_the_mac, "the kernel made one up");
+            let answer = solicit(&guest.netns, from).await.unwrap_or_default();
+            answer.first() == Some(&2) && answer.windows(16).any(|at| at == mine.octets())
+        };
+        until("its address is offered to it", offered).await;
+        ip(&guest.netns, &format!("addr add {mine}/64 dev eth0 nodad")).await;
+    }
+    let of_b = b.what.ipv6.as_deref().unwrap();
+    until("a reaches b", || pings(&a.netns, of_b)).await;
+    until("a hears the router", || async {
+        ip(&a.netns, "-6 route")
+            .await
+            .contains("default via fe80::")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

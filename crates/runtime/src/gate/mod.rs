@@ -64,10 +64,17 @@ impl Gate {
                 op.privilege_verb()
             )));
         }
-        tracing::debug!(
-            request_id = %request.id, actor = %request.actor.name, surface = ?request.surface, kind = op.kind(),
-            verb = op.privilege_verb(), "request admitted"
-        );
+        // One line for what changes something; what only reads is in the surface's own line.
+        match op.reads(declared) {
+            true => tracing::debug!(
+                request_id = %request.id, actor = %request.actor.name, surface = ?request.surface, kind = op.kind(),
+                verb = op.privilege_verb(), "request admitted"
+            ),
+            false => tracing::info!(
+                request_id = %request.id, actor = %request.actor.name, surface = ?request.surface, kind = op.kind(),
+                verb = op.privilege_verb(), "request admitted"
+            ),
+        }
         Ok(Admitted(request))
     }
 

@@ -42,6 +42,15 @@ impl Contents {
         self.objects.push(json!({"map": map}));
     }
 
+    /// Elements of a set that is declared apart.
+    pub(super) fn elements(&mut self, set: &str, elements: Vec<Value>) {
+        if !elements.is_empty() {
+            self.objects.push(json!({"element": {
+                "family": self.family, "table": self.table, "name": set, "elem": elements,
+            }}));
+        }
+    }
+
     /// A chain that other chains jump to.
     pub(super) fn chain(&mut self, name: &str) {
         self.objects
@@ -95,6 +104,25 @@ pub(super) fn jump(chain: &str) -> Value {
 
 pub(super) fn accept() -> Value {
     json!({"accept": null})
+}
+
+pub(super) fn back() -> Value {
+    json!({"return": null})
+}
+
+/// Some bytes of a packet: so many bits from an offset in bits, in the header of a layer (`nh` or `th`).
+pub(super) fn bits(layer: &str, offset: u32, length: u32) -> Value {
+    json!({"payload": {"base": layer, "offset": offset, "len": length}})
+}
+
+/// An IPv6 address as a number, which is what [`bits`] are compared with.
+pub(super) fn number(ip: std::net::Ipv6Addr) -> Value {
+    json!(format!("0x{:032x}", u128::from(ip)))
+}
+
+/// Puts a value into a set, for so many seconds from now; ends the rule when the set is full.
+pub(super) fn learn(what: Value, set: &str, seconds: u32) -> Value {
+    json!({"set": {"op": "update", "elem": {"elem": {"val": what, "timeout": seconds}}, "set": format!("@{set}")}})
 }
 
 /// What a rule that drops ends with: it counts, so that `nft list` shows who tries what.

@@ -47,9 +47,113 @@ pub struct Table {
     pub name: String,
     /// Its sets, maps, chains and rules as `nft -j` wants them added, in that order.
     pub contents: Vec<Value>,
+    /// Sets of IPv6 addresses that packets are compared with at any place in them. `nft -j` of Debian 12 cannot declare
+    /// such a set, so these are made before the rest.
+    pub raw_sets: Vec<RawSet>,
+}
+
+/// A set of IPv6 addresses that need not stand in a field nft has a name for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawSet {
+    /// Its name.
+    pub name: String,
+    /// Most elements in it.
+    pub size: u32,
+    /// Whether packets fill it. What they put there outlives a replacement of the table.
+    pub learned: bool,
+    /// How the names of the sets begin whose elements packets put here too. When one of those goes, so does here what was
+    /// in it.
+    pub parts: Option<String>,
+}
+
+impl RawSet {
+    fn declaration(&self, table: &Table) -> String {
+        let flags = if self.learned {
+            " flags dynamic,timeout;"
+        } else {
+            ""
+        };
+        format!(
+            "add set {} {} {} {{ typeof @nh,64,128; size {};{flags} }}\n",
+            table.family.word(),
+            table.name,
+            self.name,
+            self.size
+        )
+    }
 }
 
 impl Table {
+    /// The commands that put this table in place of `standing`, which has its name: all goes but what packets taught it.
+    fn renewal(&self, standing: &[Value]) -> Vec<Value> {
+        let (family, table) = (self.family.word(), self.name.as_str());
+        let named = |name: &str| json!({"family": family, "table": table, "name": name});
+        let wanted: Vec<(&str, &str)> = self
+            .contents
+            .iter()
+            .filter_map(identity)
+            .chain(self.raw_sets.iter().map(|set| ("set", set.name.as_str())))
+            .collect();
+        let learned = |name: &str| {
+            let mut sets = self.raw_sets.iter();
+            sets.any(|set| set.learned && set.name == name)
+        };
+        let mut commands = vec![json!({"flush": {"table": {"family": family, "name": table}}})];
+        let mut stale = [Vec::new(), Vec::new(), Vec::new()];
+        for (kind, name) in standing.iter().filter_map(identity) {
+            if kind != "chain" && !(kind == "set" && learned(name)) {
+                commands.push(json!({"flush": {kind: named(name)}}));
+            }
+            if !wanted.contains(&(kind, name)) {
+                // Maps name chains, so they go first.
+                let turn = ["map", "chain", "set"].iter().position(|one| *one == kind);
+                if let Some(turn) = turn {
+                    stale[turn].push(json!({"delete": {kind: named(name)}}));
+                }
+            }
+        }
+        for set in self.raw_sets.iter().filter(|set| set.learned) {
+            commands.extend(self.without_lost_parts(set, standing, &wanted));
+        }
+        commands.extend(stale.into_iter().flatten());
+        commands.extend(self.contents.iter().map(|object| json!({"add": object})));
+        commands
+    }
+
+    /// Takes out of a set what stood in parts of it that go.
+    fn without_lost_parts(
+        &self,
+        set: &RawSet,
+        standing: &[Value],
+        wanted: &[(&str, &str)],
+    ) -> Vec<Value> {
+        let Some(parts) = &set.parts else {
+            return Vec::new();
+        };
+        let parts = standing.iter().filter_map(|object| {
+            let found = identity(object)
+                .filter(|(kind, name)| *kind == "set" && name.starts_with(parts.as_str()))?;
+            Some((wanted.contains(&found), elements(object)))
+        });
+        let (stay, go): (Vec<_>, Vec<_>) = parts.partition(|(stays, _)| *stays);
+        if go.is_empty() {
+            return Vec::new();
+        }
+        let (family, table) = (self.family.word(), &self.name);
+        let named = json!({"family": family, "table": table, "name": set.name});
+        let mut commands = vec![json!({"flush": {"set": named}})];
+        let stay: Vec<Value> = stay
+            .into_iter()
+            .flat_map(|(_, elements)| elements)
+            .collect();
+        if !stay.is_empty() {
+            commands.push(json!({"add": {"element": {
+                "family": family, "table": table, "name": set.name, "elem": stay,
+            }}}));
+        }
+        commands
+    }
+
     /// The commands that put this table in place of whatever has its name.
     fn replacement(&self) -> Vec<Value> {
         let table = json!({"table": {"family": self.family.word(), "name": self.name}});
@@ -83,7 +187,13 @@ impl Nft {
     /// # Errors
     /// When `nft` is missing or the kernel refuses the rules; then nothing has changed.
     pub async fn replace(&self, tables: &[Table]) -> Result<()> {
-        let commands: Vec<Value> = tables.iter().flat_map(Table::replacement).collect();
+        let mut commands = Vec::new();
+        for table in tables {
+            commands.extend(match table.raw_sets.is_empty() {
+                true => table.replacement(),
+                false => table.renewal(&self.with_raw_sets(table).await?),
+            });
+        }
         let names: Vec<_> = tables
             .iter()
             .map(|table| format!("{} {}", table.family.word(), table.name))
@@ -95,6 +205,23 @@ impl Nft {
                 self.netns.name()
             )
         })
+    }
+
+    /// Declares the table's raw sets, which harms nothing while no rule names them, and answers what is in the table then.
+    async fn with_raw_sets(&self, table: &Table) -> Result<Vec<Value>> {
+        let (family, name) = (table.family.word(), &table.name);
+        let mut program = format!("add table {family} {name}\n");
+        for set in &table.raw_sets {
+            program.push_str(&set.declaration(table));
+        }
+        self.nft()
+            .args(["-f", "-"])
+            .stdin_bytes(program)
+            .output()
+            .await
+            .with_context(|| format!("cannot declare sets of nft table `{family} {name}`"))?;
+        let listing = self.list(&["list", "table", family, name]).await?;
+        Ok(listing.unwrap_or_default())
     }
 
     /// Removes a table; one that is not there is no error.
@@ -126,7 +253,7 @@ impl Nft {
     /// A hash of what the kernel has in the place of a table, counters and handles apart; `None` when it is not there, or
     /// has more or fewer objects or elements than it should.
     ///
-    /// It changes with any rule or element that anybody adds, takes away or changes, so comparing it with the hash seen
+    /// What packets taught it does not count. It changes with any rule or element that anybody adds, takes away or changes, so comparing it with the hash seen
     /// after [`Nft::replace`] tells whether somebody has meddled. The count tells it even when he was faster than the
     /// first look.
     ///
@@ -139,8 +266,18 @@ impl Nft {
         let Some(mut objects) = listing else {
             return Ok(None);
         };
-        objects.retain(|object| object.get("metainfo").is_none() && object.get("table").is_none());
-        if count(&objects) != count(&table.contents) {
+        let learned = |object: &Value| {
+            let name = identity(object).map(|(_, name)| name);
+            let mut sets = table.raw_sets.iter();
+            sets.any(|set| set.learned && Some(set.name.as_str()) == name)
+        };
+        objects.retain(|object| {
+            object.get("metainfo").is_none() && object.get("table").is_none() && !learned(object)
+        });
+        let (listed, elements) = count(&objects);
+        let (mut wanted, all) = count(&table.contents);
+        wanted += table.raw_sets.iter().filter(|set| !set.learned).count();
+        if (listed, elements) != (wanted, all) {
             return Ok(None);
         }
         let mut lines: Vec<String> = objects
@@ -201,6 +338,27 @@ impl Nft {
     }
 }
 
+/// What sort of object it is and its name; none for rules and elements.
+fn identity(object: &Value) -> Option<(&str, &str)> {
+    let (kind, inner) = object.as_object()?.iter().next()?;
+    let named = ["set", "map", "chain"].contains(&kind.as_str());
+    named.then_some((kind.as_str(), inner.get("name")?.as_str()?))
+}
+
+/// The elements of a listed set, each with its timeout as it was given.
+fn elements(object: &Value) -> Vec<Value> {
+    let listed = object
+        .get("set")
+        .and_then(|set| set.get("elem")?.as_array());
+    let mut elements = listed.cloned().unwrap_or_default();
+    for element in &mut elements {
+        if let Some(Value::Object(fields)) = element.get_mut("elem") {
+            fields.remove("expires");
+        }
+    }
+    elements
+}
+
 /// How many objects there are, and how many elements in them.
 fn count(objects: &[Value]) -> (usize, usize) {
     let elements = |object: &Value| {
@@ -208,7 +366,11 @@ fn count(objects: &[Value]) -> (usize, usize) {
         Some(inner.get("elem")?.as_array()?.len())
     };
     (
-        objects.len(),
+        // Elements given apart belong to an object that is counted.
+        objects
+            .iter()
+            .filter(|one| one.get("element").is_none())
+            .count(),
         objects.iter().filter_map(elements).sum::<usize>(),
     )
 }

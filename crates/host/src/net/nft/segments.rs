@@ -156,6 +156,7 @@ pub fn table(name: &str, segments: &[Segment]) -> Table {
         family: Family::Inet,
         name: name.to_owned(),
         contents: to.objects,
+        raw_sets: Vec::new(),
     }
 }
 
