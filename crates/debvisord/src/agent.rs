@@ -3,11 +3,13 @@
 
 use crate::api::folder;
 use crate::config::Config;
+use crate::facts;
 use crate::kinds;
 use crate::logs::Levels;
 use crate::signals;
 use anyhow::{Context, bail};
 use compute::Guests;
+use compute::vm::qemu::Qemu;
 use host::clock::SystemClock;
 use host::net::Netns;
 use network::Fabric;
@@ -22,6 +24,9 @@ use std::time::Duration;
 use store::remote::RemoteStore;
 use store::seal::Sealer;
 use tokio_util::sync::CancellationToken;
+
+/// The emulator that guests run in.
+const QEMU: &str = "qemu-system-x86_64";
 
 /// Runs until asked to end; answers whether something had to be cut off. Guests go on either way.
 pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
@@ -53,18 +58,20 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .as_ref()
         .and_then(|_| config.instance.clone());
     let fabric = Fabric::new(namespace, run_dir.join("net"), uplink, clock.clone());
-    let now = runtime::Clock::now(&runtime::SystemClock);
-    let facts = crate::facts::of_this_machine(&cache, &*clock, now).await;
-    tracing::info!(accel = %facts.status.acceleration, because = %facts.acceleration.because, qemu = %facts.status.qemu, "this machine was looked at");
-    let guests = compute::vm::qemu::Qemu::open(compute::vm::qemu::Config {
+    // What is missing here, such as QEMU, stops only what needs it: it is said in the node's conditions.
+    let guests = Qemu::open(compute::vm::qemu::Config {
         instance: config.instance.clone(),
         run: run_dir.join("vm"),
         state: state.join("vms"),
         cache: cache.clone(),
         clock: clock.clone(),
         unprivileged: true,
+        qemu: QEMU.into(),
     })
     .await?;
+    let guests = Arc::new(guests);
+    let facts = facts::of_this_machine(&guests.ground().borrow(), &*clock);
+    let facts = Arc::new(node::Facts::new(facts));
     let local = storage::Local {
         pools: state.join("pools"),
         cache: cache.clone(),
@@ -76,13 +83,15 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .seal(Arc::new(sealer))
         .events(Events::new(Arc::new(link.clone())))
         .part(Arc::new(TaskLogs::new(Arc::new(link.clone()))))
-        .part(Arc::new(node::Facts(facts.status)))
+        .part(facts.clone())
         .part(Arc::new(fabric))
         .part(Arc::new(local))
-        .part(Arc::new(Guests(Arc::new(guests))))
+        .part(Arc::new(Guests::new(guests.clone())))
         .build()
         .await?;
     levels.follow(&cx);
+    guests.follow(&cx);
+    facts::follow(&cx, facts, guests.ground(), clock);
     let ending = signals::ending(cx.life())?;
     node::register(&cx).await?;
     link.serve(&cx);

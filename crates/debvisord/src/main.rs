@@ -6,6 +6,8 @@ mod api;
 mod config;
 mod facts;
 mod kinds;
+#[cfg(test)]
+mod laws;
 mod logs;
 mod notify;
 mod offline;

@@ -10,6 +10,7 @@ pub mod accel;
 pub mod clock;
 pub mod img;
 pub mod net;
+pub mod notice;
 pub mod process;
 pub mod qemu;
 pub mod qga;

@@ -10,7 +10,7 @@ use host::net::dnsmasq::{self, Dnsmasq};
 use host::net::nft::guard::{self, GuardedNic};
 use host::net::nft::segments::{self, Segment};
 use host::net::nft::{self, Family, Nft, Table};
-use host::net::{Links, Netns, names, sysctl, tap, uplink};
+use host::net::{Links, Netns, names, sysctl, uplink};
 use model::{Error, Result, What};
 use runtime::Cx;
 use std::path::PathBuf;
@@ -159,7 +159,6 @@ impl Fabric {
     }
 
     async fn make_ready(&self, known: &mut Known) -> anyhow::Result<()> {
-        tap::check_device()?;
         if known.user.is_empty() {
             let features = nft::probe().await?;
             anyhow::ensure!(

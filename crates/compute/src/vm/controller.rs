@@ -91,7 +91,7 @@ impl Controller for Driver {
                 object,
             };
             let status = vm.status.clone().unwrap_or_default();
-            let hypervisor = cx.part::<Guests>().0.clone();
+            let hypervisor = Guests::of(cx)?;
             let mut pass = Pass {
                 cx,
                 key,
@@ -140,7 +140,8 @@ impl Pass<'_> {
             true => None,
             false => {
                 let disks = disks::ensure(self.cx, &self.vm).await?;
-                disks.or_else(|| nics::wait(self.cx, &self.vm))
+                let lacks = self.hypervisor.lacks(&self.vm.spec);
+                lacks.or(disks).or_else(|| nics::wait(self.cx, &self.vm))
             }
         };
         for _ in 0..STEPS {
@@ -201,6 +202,7 @@ impl Pass<'_> {
             crashes: self.status.crashes,
             starts: self.status.starts,
             stopping_since: self.status.stopping_since,
+            shutdown_asked: self.status.shutdown_asked,
             changes,
             deleting: self.leaving(),
         }
@@ -213,9 +215,15 @@ impl Pass<'_> {
             Step::Continue => self.ask(Ask::Continue).await,
             Step::Pause => self.ask(Ask::Pause).await,
             Step::AskShutdown => {
-                self.ask(Ask::Shutdown).await?;
+                // Written first: the time-out runs also when the guest cannot be asked, and after a crash of ours it
+                // is asked again.
                 let now = self.cx.clock().now();
-                self.edit(|s| s.stopping_since = Some(now)).await
+                self.edit(|s| {
+                    s.stopping_since = s.stopping_since.or(Some(now));
+                    s.shutdown_asked = Some(now);
+                })
+                .await?;
+                self.ask(Ask::Shutdown).await
             }
             Step::PowerOff(reason, message) => self.ask(Ask::PowerOff(reason, message)).await,
             Step::Apply(change) => self.apply(change).await,
@@ -267,6 +275,7 @@ impl Pass<'_> {
             s.last_exit = Some(ended.clone());
             s.crashes = crashes;
             s.stopping_since = None;
+            s.shutdown_asked = None;
         })
         .await?;
         let spec = view.runs.as_deref().unwrap_or(&self.vm.spec);

@@ -15,7 +15,7 @@ pub async fn ensure(cx: &Cx, vm: &Obj<Vm>) -> Result<Option<String>> {
         if disk.inline() {
             make(cx, vm, disk).await?;
         }
-        missing = missing.or_else(|| wait(cx, vm, disk));
+        missing = missing.or_else(|| wait_for(cx, vm, disk));
     }
     Ok(missing)
 }
@@ -87,8 +87,13 @@ async fn make(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Result<()> {
     }
 }
 
+/// For which disk a VM still waits, as things are now.
+pub fn wait(cx: &Cx, vm: &Obj<Vm>) -> Option<String> {
+    vm.spec.disks.iter().find_map(|disk| wait_for(cx, vm, disk))
+}
+
 /// Why a disk cannot be used yet.
-fn wait(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Option<String> {
+fn wait_for(cx: &Cx, vm: &Obj<Vm>, disk: &Disk) -> Option<String> {
     let name = disk.volume_name(&vm.metadata.name);
     let Some(volume) = find(cx, vm, disk) else {
         return Some(format!("volume `{name}` of disk `{}` is made", disk.name));

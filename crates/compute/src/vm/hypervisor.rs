@@ -6,14 +6,16 @@ use super::rules::{Guest, back_off};
 use super::types::{Disk, ExitReason, Nic, VmSpec};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use model::{ObjectRef, Result, Timestamp, Uid};
+use model::{Error, ObjectRef, Result, Timestamp, Uid};
+use parking_lot::Mutex;
 use runtime::Cx;
 use runtime::Key;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 
 /// A VM as the hypervisor knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,12 +198,10 @@ pub struct Console {
     pub input: mpsc::Sender<Bytes>,
 }
 
-/// A connection to the screen of a guest; there are few at once.
+/// A connection to the screen of a guest.
 pub struct Screen {
     /// Bytes of the RFB protocol.
     pub stream: UnixStream,
-    /// Gives the place back when the connection ends.
-    pub turn: Option<OwnedSemaphorePermit>,
 }
 
 /// What is the same for all guests of a node.
@@ -221,6 +221,10 @@ pub struct Host {
 pub trait Hypervisor: Send + Sync + 'static {
     /// What is the same for all guests.
     fn host(&self) -> Host;
+    /// What this machine lacks to start such a guest, with the remedy; `None` when nothing.
+    fn lacks(&self, _spec: &VmSpec) -> Option<String> {
+        None
+    }
     /// The numeric user that a VM's QEMU runs as.
     fn user(&self, vm: &VmId) -> u32;
     /// What there is of a VM; a guest that outlived us is taken up again. `cx` is woken whenever that changes.
@@ -240,7 +244,42 @@ pub trait Hypervisor: Send + Sync + 'static {
 }
 
 /// The hypervisor of this process, as a part of its context.
-pub struct Guests(pub Arc<dyn Hypervisor>);
+pub struct Guests {
+    hypervisor: Arc<dyn Hypervisor>,
+    /// How many consoles of each VM are open.
+    pub(super) viewers: Arc<Mutex<HashMap<Uid, u64>>>,
+}
+
+impl Guests {
+    /// Guests that this runs.
+    pub fn new(hypervisor: Arc<dyn Hypervisor>) -> Guests {
+        Guests {
+            hypervisor,
+            viewers: Arc::default(),
+        }
+    }
+
+    /// The guests of this process.
+    ///
+    /// # Errors
+    /// When it runs none.
+    pub(super) fn part(cx: &Cx) -> Result<Arc<Guests>> {
+        cx.try_part::<Guests>().ok_or_else(|| {
+            Error::unavailable(format!(
+                "this process of node `{}` runs no guests",
+                cx.node()
+            ))
+        })
+    }
+
+    /// The hypervisor of this process.
+    ///
+    /// # Errors
+    /// When it runs no guests.
+    pub fn of(cx: &Cx) -> Result<Arc<dyn Hypervisor>> {
+        Guests::part(cx).map(|it| it.hypervisor.clone())
+    }
+}
 
 /// How long a guest that runs this long after a start is no longer counted as crashing in a row.
 pub(super) const QUIET: std::time::Duration = std::time::Duration::from_secs(600);

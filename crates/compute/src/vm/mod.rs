@@ -16,6 +16,8 @@ mod nics;
 pub mod qemu;
 pub mod rules;
 pub mod seed;
+#[cfg(any(test, feature = "stand-in"))]
+pub mod stand_in;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -83,7 +85,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     normal: normal::<Vm>,
     admit: rules::admit,
     runs: actions::RUNS,
-    undos: &[],
+    undos: actions::UNDOS,
     streams: streams::OPEN,
     finalizes: true,
     controllers: |_| vec![Arc::new(controller::Driver::default())],

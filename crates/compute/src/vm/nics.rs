@@ -21,7 +21,12 @@ pub fn wait(cx: &Cx, vm: &Obj<Vm>) -> Option<String> {
                     .status
                     .as_ref()
                     .is_some_and(|s| s.state == State::Ready);
-                (!ready).then(|| format!("network `{}` is not ready", nic.network))
+                let said = network.status.iter().flat_map(|s| &s.conditions);
+                let why = said
+                    .filter(|c| c.kind == "Reconciled")
+                    .find_map(|c| (!c.message.is_empty()).then(|| format!(": {}", c.message)))
+                    .unwrap_or_default();
+                (!ready).then(|| format!("network `{}` is not ready{why}", nic.network))
             }
         }
     })

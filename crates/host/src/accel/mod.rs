@@ -52,6 +52,8 @@ struct Cached {
     boot: crate::clock::BootId,
     kernel: String,
     qemu: Binary,
+    /// Rights, group and number of the device node; `None` when there was none.
+    device: Option<(u32, u32, u64)>,
     unprivileged: bool,
     answer: Acceleration,
 }
@@ -80,13 +82,18 @@ impl AccelProbe {
     pub async fn ask(&self, clock: &dyn Clock) -> Acceleration {
         let kernel = kernel_release();
         let Ok(qemu) = Binary::of(&self.qemu) else {
-            return tcg(format!("{} is not installed", self.qemu.display()));
+            let program = self.qemu.display().to_string();
+            return tcg(ProcessError::Missing { program }.to_string());
         };
+        let device = fs::metadata(&self.device)
+            .map(|node| (node.mode(), node.gid(), node.rdev()))
+            .ok();
         if let Ok(bytes) = fs::read(&self.cache)
             && let Ok(cached) = serde_json::from_slice::<Cached>(&bytes)
             && cached.boot == clock.boot_id()
             && cached.kernel == kernel
             && cached.qemu == qemu
+            && cached.device == device
             && cached.unprivileged == self.unprivileged
         {
             return cached.answer;
@@ -96,6 +103,7 @@ impl AccelProbe {
             boot: clock.boot_id(),
             kernel,
             qemu,
+            device,
             unprivileged: self.unprivileged,
             answer: answer.clone(),
         };

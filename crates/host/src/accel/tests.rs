@@ -46,6 +46,18 @@ async fn the_answer_comes_in_time_and_is_kept_for_the_boot() {
     );
 }
 
+/// What was found without the device does not hold any more when that is there, in the same boot.
+#[tokio::test]
+async fn a_device_that_comes_is_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = dir.path().join("kvm");
+    let ask = || async { probe(dir.path()).device(&device).ask(&clock("one")).await };
+    assert!(ask().await.because.contains("does not exist"));
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    let then = ask().await;
+    assert!(!then.because.contains("does not exist"), "{then:?}");
+}
+
 /// The probe guest itself is right: under TCG it ends QEMU with the code expected.
 #[tokio::test]
 async fn the_probe_guest_answers_where_guests_run() {
@@ -75,7 +87,7 @@ async fn what_is_missing_is_said() {
     let none = AccelProbe::new(Path::new("/nowhere/qemu"), &dir.path().join("a"), true);
     assert_eq!(
         none.ask(&clock("one")).await,
-        tcg("/nowhere/qemu is not installed".to_owned())
+        tcg("`/nowhere/qemu` is not installed".to_owned())
     );
     let file = dir.path().join("kvm");
     fs::write(&file, b"").unwrap();

@@ -1,7 +1,8 @@
 //! From a [`Launch`] to the command line. Pure.
 //!
 //! Devices with a fixed place sit on the root bus (`VIDEO`, `SERIAL`, ... below); disks and cards sit behind PCIe ports,
-//! port `n` at slot 0x10 + n / 8, function n % 8. These numbers are part of every guest's hardware: they never change.
+//! port `n` at slot 0x10 + n / 8, function n % 8; on i440fx, which has no PCIe, on the root
+//! bus itself at slot 9 + n, where each slot can be plugged. These numbers are part of every guest's hardware: they never change.
 
 use super::disk::Bus;
 use super::launch::{Accel, Firmware, Launch, OnReboot, Video};
@@ -11,6 +12,8 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 const VIDEO: &str = "0x1";
+/// Where i440fx has its own bridge, IDE and power management at [`VIDEO`].
+const VIDEO_I440FX: &str = "0x8";
 const SERIAL: &str = "0x2";
 const BALLOON: &str = "0x3";
 const RANDOM: &str = "0x4";
@@ -18,7 +21,21 @@ const PANIC: &str = "0x5";
 const SCSI: &str = "0x6";
 const USB: &str = "0x7";
 
-pub(super) fn port_id(slot: u8) -> String {
+/// First slot of disks and cards on the one bus of i440fx.
+const FIRST: u8 = 9;
+
+/// Where a disk or card has its place: the keys of its device.
+pub(super) fn place(express: bool, slot: u8) -> Vec<(&'static str, Value)> {
+    match express {
+        true => vec![("bus", json!(port_id(slot)))],
+        false => vec![
+            ("bus", json!("pci.0")),
+            ("addr", json!(format!("{:#x}", FIRST.saturating_add(slot)))),
+        ],
+    }
+}
+
+fn port_id(slot: u8) -> String {
     format!("port{slot}")
 }
 
@@ -55,9 +72,9 @@ impl Args {
         self.json("-device", &value);
     }
 
-    fn socket(&mut self, id: &str, socket: &Path, more: &str) {
+    fn socket(&mut self, id: &str, socket: &Path) {
         let path = path(socket);
-        let value = format!("socket,id={id},path={path},server=on,wait=off{more}");
+        let value = format!("socket,id={id},path={path},server=on,wait=off");
         self.add("-chardev", value);
     }
 }
@@ -139,7 +156,7 @@ impl Launch {
             format!("type=1,manufacturer=DebVisor,product=Guest{serial}"),
         );
 
-        a.socket("qmp", &sockets.qmp, "");
+        a.socket("qmp", &sockets.qmp);
         a.add("-mon", "chardev=qmp,mode=control");
         for thread in 0..self.iothreads {
             a.json(
@@ -149,21 +166,15 @@ impl Launch {
         }
         self.port_args(&mut a);
 
-        let log = if self.console_log {
-            let file = path(&self.dir.join("run/console.log"));
-            format!(",logfile={file},logappend=on")
-        } else {
-            String::new()
-        };
         if self.serial {
-            a.socket("serial", &sockets.serial, &log);
+            a.socket("serial", &sockets.serial);
             a.device(
                 json!({ "driver": "isa-serial", "id": "serial", "chardev": "serial", "index": 0 }),
             );
         }
-        a.device(json!({ "driver": "virtio-serial-pci", "id": "channels", "bus": "pcie.0", "addr": SERIAL }));
+        a.device(json!({ "driver": "virtio-serial-pci", "id": "channels", "bus": self.root_bus(), "addr": SERIAL }));
         if self.agent {
-            a.socket("qga", &sockets.qga, "");
+            a.socket("qga", &sockets.qga);
             a.device(json!({ "driver": "virtserialport", "id": "qga", "bus": "channels.0", "nr": 1, "chardev": "qga", "name": "org.qemu.guest_agent.0" }));
         }
         if self.random {
@@ -171,13 +182,13 @@ impl Launch {
                 "-object",
                 &json!({ "qom-type": "rng-builtin", "id": "random" }),
             );
-            a.device(json!({ "driver": "virtio-rng-pci", "id": "rng", "rng": "random", "bus": "pcie.0", "addr": RANDOM }));
+            a.device(json!({ "driver": "virtio-rng-pci", "id": "rng", "rng": "random", "bus": self.root_bus(), "addr": RANDOM }));
         }
         if self.balloon {
-            a.device(json!({ "driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": BALLOON, "deflate-on-oom": true, "free-page-reporting": true }));
+            a.device(json!({ "driver": "virtio-balloon-pci", "id": "balloon", "bus": self.root_bus(), "addr": BALLOON, "deflate-on-oom": true, "free-page-reporting": true }));
         }
         a.device(
-            json!({ "driver": "pvpanic-pci", "id": "pvpanic", "bus": "pcie.0", "addr": PANIC }),
+            json!({ "driver": "pvpanic-pci", "id": "pvpanic", "bus": self.root_bus(), "addr": PANIC }),
         );
         a.device(json!({ "driver": "vmcoreinfo", "id": "vmcoreinfo" }));
         if self.tpm_state.is_some() {
@@ -189,8 +200,7 @@ impl Launch {
         self.video_args(&mut a, &sockets.vnc);
 
         // Always there, so that a SCSI disk or medium can be plugged.
-        let mut scsi =
-            json!({ "driver": "virtio-scsi-pci", "id": "scsi0", "bus": "pcie.0", "addr": SCSI });
+        let mut scsi = json!({ "driver": "virtio-scsi-pci", "id": "scsi0", "bus": self.root_bus(), "addr": SCSI });
         if self.iothreads > 0
             && self
                 .disks
@@ -204,11 +214,11 @@ impl Launch {
             for node in disk.blockdevs(&set_of) {
                 a.json("-blockdev", &node);
             }
-            a.device(disk.device());
+            a.device(disk.device(self.express()));
         }
         for nic in &self.nics {
             a.add("-netdev", nic.netdev_arg(&number_of));
-            a.device(nic.device());
+            a.device(nic.device(self.express()));
         }
         if let Some(kernel) = &self.kernel {
             a.add("-kernel", kernel.kernel.display().to_string());
@@ -224,6 +234,25 @@ impl Launch {
             a.flag("-S");
         }
         a.0
+    }
+
+    /// Whether the machine has PCI Express.
+    pub(super) fn express(&self) -> bool {
+        !self.machine.starts_with("pc-i440fx")
+    }
+
+    fn root_bus(&self) -> &'static str {
+        match self.express() {
+            true => "pcie.0",
+            false => "pci.0",
+        }
+    }
+
+    fn video_place(&self) -> &'static str {
+        match self.express() {
+            true => VIDEO,
+            false => VIDEO_I440FX,
+        }
     }
 
     fn machine_args(&self, a: &mut Args) {
@@ -282,8 +311,12 @@ impl Launch {
     }
 
     fn port_args(&self, a: &mut Args) {
+        if !self.express() {
+            return;
+        }
         for port in 0..self.ports {
             let (slot, function) = (0x10 + port / 8, port % 8);
+            let addr = format!("{slot:#x}.{function:#x}");
             let mut device = json!({
                 "driver": "pcie-root-port",
                 "id": port_id(port),
@@ -306,9 +339,11 @@ impl Launch {
             Video::Virtio => "virtio-vga",
         };
         a.add("-vnc", format!("unix:{},share=force-shared", path(vnc)));
-        a.device(json!({ "driver": driver, "id": "video", "bus": "pcie.0", "addr": VIDEO }));
+        a.device(json!({ "driver": driver, "id": "video", "bus": self.root_bus(), "addr": self.video_place() }));
         if self.tablet {
-            a.device(json!({ "driver": "qemu-xhci", "id": "usb", "bus": "pcie.0", "addr": USB }));
+            a.device(
+                json!({ "driver": "qemu-xhci", "id": "usb", "bus": self.root_bus(), "addr": USB }),
+            );
             a.device(json!({ "driver": "usb-tablet", "id": "tablet", "bus": "usb.0" }));
         }
     }

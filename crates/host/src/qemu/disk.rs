@@ -244,8 +244,8 @@ impl Disk {
         nodes
     }
 
-    /// The device to add, for `-device` and `device_add`.
-    pub(super) fn device(&self) -> Value {
+    /// The device to add, for `-device` and `device_add`; `express`: whether the machine has PCI Express.
+    pub(super) fn device(&self, express: bool) -> Value {
         let mut device = Map::new();
         let mut set = |key: &str, value: Value| {
             device.insert(key.to_owned(), value);
@@ -253,14 +253,18 @@ impl Disk {
         match self.bus {
             Bus::Virtio => {
                 set("driver", json!("virtio-blk-pci"));
-                set("bus", json!(super::args::port_id(self.slot)));
+                for (key, value) in super::args::place(express, self.slot) {
+                    set(key, value);
+                }
                 if let Some(thread) = self.iothread {
                     set("iothread", json!(super::args::iothread_id(thread)));
                 }
             }
             Bus::Nvme => {
                 set("driver", json!("nvme"));
-                set("bus", json!(super::args::port_id(self.slot)));
+                for (key, value) in super::args::place(express, self.slot) {
+                    set(key, value);
+                }
             }
             Bus::Scsi => {
                 set(

@@ -115,7 +115,6 @@ async fn a_linux_guest_lets_go_of_a_disk_and_obeys_the_power_button() {
     let mut launch = place.launch("hostq-linux");
     launch.memory = Memory::fixed(256);
     launch.paused = false;
-    launch.console_log = true;
     let mut root = Disk::virtio("root", "disk/root", Format::Qcow2, 0);
     root.cache = Cache::Writeback;
     root.aio = Aio::IoUring;
@@ -130,8 +129,11 @@ async fn a_linux_guest_lets_go_of_a_disk_and_obeys_the_power_button() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    let log = || std::fs::read_to_string(place.dir().join("run/console.log")).unwrap_or_default();
-    assert!(up.await.is_ok(), "no agent; the console says: {}", log());
+    assert!(
+        up.await.is_ok(),
+        "no agent; QEMU says: {}",
+        handle.log_tail()
+    );
 
     let spare = place.root.path().join("spare");
     File::create(&spare).unwrap().set_len(8 << 20).unwrap();

@@ -30,12 +30,9 @@ pub struct Binary {
 }
 
 impl Binary {
-    /// Looks at a program: a path, or a name in the system's directories.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn of(program: &Path) -> io::Result<Self> {
-        let mut places = [
+    /// Where a program is looked for: the path, or the name in the system's directories.
+    pub fn places(program: &Path) -> Vec<PathBuf> {
+        let dirs = [
             "",
             "/usr/local/sbin",
             "/usr/local/bin",
@@ -43,11 +40,18 @@ impl Binary {
             "/usr/bin",
             "/sbin",
             "/bin",
-        ]
-        .iter()
+        ];
         // Joining an absolute path gives that path.
-        .map(|dir| Path::new(dir).join(program))
-        .filter(|path| path.is_absolute());
+        let places = dirs.iter().map(|dir| Path::new(dir).join(program));
+        places.filter(|path| path.is_absolute()).collect()
+    }
+
+    /// Looks at a program: a path, or a name in the system's directories.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of(program: &Path) -> io::Result<Self> {
+        let mut places = Self::places(program).into_iter();
         let found = places.find_map(|path| Some((fs::metadata(&path).ok()?, path)));
         let Some((meta, path)) = found else {
             return Err(io::Error::from(io::ErrorKind::NotFound));

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 /// Longest path of a unix socket, in bytes.
 const SOCKET_PATH: usize = 107;
 /// Most PCIe ports: four slots with eight functions.
-pub(super) const PORTS: u8 = 32;
+const PORTS: u8 = 32;
+/// Most places on the bus of i440fx: slots 9 to 31.
+const PLACES: u8 = 23;
 
 /// What executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +132,7 @@ pub enum OnReboot {
 }
 
 /// The unix sockets of one guest. Whoever may enter their directory may use them. Each but VNC serves one client at a time;
-/// what the guest writes to the serial console while nobody is connected is lost (see [`Launch::console_log`]).
+/// what the guest writes to the serial console while nobody is connected is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sockets {
     /// QEMU Machine Protocol.
@@ -195,14 +197,12 @@ pub struct Launch {
     pub disks: Vec<Disk>,
     /// Network cards.
     pub nics: Vec<Nic>,
-    /// PCIe ports for disks and cards, those for later plugging included: at most 32.
+    /// PCIe ports for disks and cards, those for later plugging included: at most 32; 23 on i440fx, whose places are slots.
     pub ports: u8,
     /// Screen.
     pub video: Video,
     /// Whether it has a USB tablet, which makes the mouse pointer right in a VNC viewer.
     pub tablet: bool,
-    /// Whether the serial console is also appended to `run/console.log` in `dir`. A guest can fill the disk with it.
-    pub console_log: bool,
     /// Whether there is a serial port.
     pub serial: bool,
     /// Whether there is a port for the guest agent.
@@ -259,7 +259,6 @@ impl Launch {
             ports: 8,
             video: Video::Vga,
             tablet: false,
-            console_log: false,
             serial: true,
             agent: true,
             random: true,
@@ -366,8 +365,9 @@ impl Launch {
                 "leaves no place for the memory up to memory.max_mib",
             ));
         }
-        if self.ports > PORTS {
-            return Err(bad("ports", &self.ports, "is more than 32"));
+        let most = if self.express() { PORTS } else { PLACES };
+        if self.ports > most {
+            return Err(bad("ports", &self.ports, &format!("is more than {most}")));
         }
         if let Some(serial) = &self.smbios_serial
             && (serial.chars().any(char::is_control) || serial.len() > 1000)

@@ -90,8 +90,8 @@ impl Nic {
         arg
     }
 
-    /// The device to add, for `-device` and `device_add`.
-    pub(super) fn device(&self) -> Value {
+    /// The device to add, for `-device` and `device_add`; `express`: whether the machine has PCI Express.
+    pub(super) fn device(&self, express: bool) -> Value {
         let mut device = Map::new();
         let mut set = |key: &str, value: Value| {
             device.insert(key.to_owned(), value);
@@ -114,7 +114,9 @@ impl Nic {
         set("id", json!(self.device_id()));
         set("netdev", json!(self.netdev_id()));
         set("mac", json!(self.mac));
-        set("bus", json!(super::args::port_id(self.slot)));
+        for (key, value) in super::args::place(express, self.slot) {
+            set(key, value);
+        }
         match self.boot_index {
             Some(index) => set("bootindex", json!(index)),
             None => set("romfile", json!("")),

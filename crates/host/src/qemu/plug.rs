@@ -61,7 +61,7 @@ impl Handle {
                 added.map_err(|e| self.qmp_error(e))?;
                 nodes.insert(0, name);
             }
-            let added = qmp.device_add(disk.device()).await;
+            let added = qmp.device_add(disk.device(self.record().express)).await;
             added.map_err(|e| self.qmp_error(e))
         };
         let plugged = plug.await;
@@ -157,7 +157,7 @@ impl Handle {
             let name_of = |name: &str| names.get(name).cloned().unwrap_or_default();
             let added = qmp.netdev_add(nic.netdev(&name_of)).await;
             added.map_err(|e| self.qmp_error(e))?;
-            let added = qmp.device_add(nic.device()).await;
+            let added = qmp.device_add(nic.device(self.record().express)).await;
             added.map_err(|e| self.qmp_error(e))
         };
         let plugged = plug.await;

@@ -36,6 +36,9 @@ pub struct LaunchRecord {
     pub args_hash: String,
     /// Its sockets.
     pub sockets: Sockets,
+    /// Whether its machine has PCI Express, behind whose ports devices are plugged.
+    #[serde(default = "yes")]
+    pub express: bool,
     /// The user it runs as, when not ours.
     pub user: Option<(u32, u32)>,
     /// The QEMU process; absent until it was started.
@@ -46,6 +49,10 @@ pub struct LaunchRecord {
     pub tpm: Option<Identity>,
     /// Its cgroup, when it has one.
     pub cgroup: Option<PathBuf>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl LaunchRecord {
@@ -64,6 +71,7 @@ impl LaunchRecord {
             launched: clock.wall(),
             args_hash: hash(args.iter().map(String::as_bytes)),
             sockets: launch.sockets(),
+            express: launch.express(),
             user: launch.user,
             qemu: None,
             tpm_args_hash: None,

@@ -11,6 +11,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Key;
+use tokio::sync::watch;
 
 /// A machine that runs guests.
 pub struct Node;
@@ -114,8 +115,30 @@ pub struct NodeStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What the agent found on this machine; a part of its process.
-pub struct Facts(pub NodeStatus);
+/// What the agent found on this machine; a part of its process. It changes when, for example, a program is installed.
+pub struct Facts(watch::Sender<NodeStatus>);
+
+impl Facts {
+    /// What was found first.
+    pub fn new(found: NodeStatus) -> Facts {
+        Facts(watch::Sender::new(found))
+    }
+
+    /// What was found last.
+    pub fn now(&self) -> NodeStatus {
+        self.0.borrow().clone()
+    }
+
+    /// Something else was found.
+    pub fn found(&self, now: NodeStatus) {
+        self.0.send_replace(now);
+    }
+
+    /// Follows what is found.
+    pub fn follow(&self) -> watch::Receiver<NodeStatus> {
+        self.0.subscribe()
+    }
+}
 
 /// The kind `node`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
@@ -175,9 +198,10 @@ impl Controller for Register {
                 return Ok(Next::Settled);
             }
             if let Some(facts) = cx.try_part::<Facts>() {
+                let found = facts.now();
                 let now = cx.clock().now();
                 cx.set_status::<Node>(key, |status| {
-                    let mut new = facts.0.clone();
+                    let mut new = found.clone();
                     new.state = NodeState::Online;
                     new.since = status
                         .since
@@ -185,7 +209,7 @@ impl Controller for Register {
                         .or(Some(now));
                     new.observed_generation = status.observed_generation;
                     let mut conditions = status.conditions.clone();
-                    for c in &facts.0.conditions {
+                    for c in &found.conditions {
                         Condition::set(
                             &mut conditions,
                             &c.kind,

@@ -102,6 +102,12 @@ pub static KNOWN: &[Known] = &[
         default: "3600",
         flag: false,
     },
+    Known {
+        name: "consoles-per-vm",
+        doc: "How many consoles of one VM (serial line, screen) may be open at once, 1 to 100.",
+        default: "10",
+        flag: false,
+    },
 ];
 
 /// The kind `setting`.
@@ -145,6 +151,12 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         return Err(Error::field(
             "spec.value",
             format!("{value} is not in 60 to 2592000"),
+        ));
+    }
+    if known.name == "consoles-per-vm" && !value.as_u64().is_some_and(|n| (1..=100).contains(&n)) {
+        return Err(Error::field(
+            "spec.value",
+            format!("{value} is not in 1 to 100"),
         ));
     }
     if known.name == "log-level"

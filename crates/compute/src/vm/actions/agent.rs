@@ -1,11 +1,12 @@
 //! What the guest agent does for us: files, file systems, facts about the guest.
 
-use super::super::hypervisor::{Ask, Reply};
+use super::super::hypervisor::{Ask, Guests, Reply, VmId};
+use super::super::rules::Guest;
 use super::{ask, may, target};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use model::{Action, Danger, Error, Result, WorkStyle, schema};
-use runtime::Proc;
+use model::{Action, Danger, Error, ObjectRef, Result, Uid, What, WorkStyle, schema};
+use runtime::{Cx, Proc, Undo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -194,12 +195,55 @@ pub(super) async fn file_write(proc: Proc) -> Result<Value> {
     Ok(json!({ "bytes": count }))
 }
 
+/// Lets a guest write again when the task that froze it did not come to its end.
+pub(super) static THAW: Undo = Undo {
+    name: "vm.thaw",
+    run: |cx, guest| Box::pin(thaw(cx, guest)),
+};
+
+/// Whose file systems hold.
+#[derive(Debug, Serialize, Deserialize)]
+struct Frozen {
+    uid: Uid,
+    object: ObjectRef,
+}
+
+async fn thaw(cx: Cx, guest: Value) -> Result<()> {
+    let Frozen { uid, object } = serde_json::from_value(guest)
+        .map_err(|e| Error::internal("the undo of a freeze names no guest").because(e))?;
+    let id = VmId { uid, object };
+    let guests = Guests::of(&cx)?;
+    if guests.look(&cx, &id).await?.guest == Guest::Absent {
+        return Ok(());
+    }
+    let ask = Ask::Agent {
+        command: "guest-fsfreeze-thaw",
+        arguments: Value::Null,
+    };
+    match guests.ask(&id, ask).await {
+        // A guest that ended meanwhile, or has no agent, holds nothing.
+        Err(error) if error.what == What::Refused => Ok(()),
+        asked => asked.map(drop),
+    }
+}
+
 pub(super) async fn fs_freeze(proc: Proc) -> Result<Value> {
-    proc.step("freeze", || {
-        agent(&proc, "guest-fsfreeze-freeze", Value::Null)
-    })
-    .await
-    .map(|n: Value| json!({ "filesystems": n }))
+    let (id, _) = target(&proc)?;
+    let frozen = Frozen {
+        uid: id.uid,
+        object: id.object,
+    };
+    let count: Result<Value> = proc
+        .undoable("freeze", THAW.with(&frozen), || async {
+            let frozen = agent(&proc, "guest-fsfreeze-freeze", Value::Null).await;
+            if frozen.is_err() {
+                // Some may hold already.
+                let _ = agent(&proc, "guest-fsfreeze-thaw", Value::Null).await;
+            }
+            frozen
+        })
+        .await;
+    count.map(|n| json!({ "filesystems": n }))
 }
 
 pub(super) async fn fs_thaw(proc: Proc) -> Result<Value> {

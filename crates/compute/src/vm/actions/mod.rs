@@ -5,6 +5,7 @@
 
 mod agent;
 mod devices;
+mod look;
 mod once;
 mod power;
 mod resize;
@@ -32,6 +33,9 @@ pub static DECLARED: &[Action] = &[
     agent::FS_FREEZE,
     agent::FS_THAW,
     agent::OS_INFO,
+    look::CHECK,
+    look::RENDER,
+    look::VALIDATE,
 ];
 
 /// How they run.
@@ -123,14 +127,26 @@ pub static RUNS: &[(&str, Run)] = &[
     ),
     ("fs-thaw", Run::Procedure(|p| Box::pin(agent::fs_thaw(p)))),
     ("os-info", Run::Procedure(|p| Box::pin(agent::os_info(p)))),
+    ("check", Run::Procedure(|p| Box::pin(look::check(p)))),
+    (
+        "cloud-init-render",
+        Run::Procedure(|p| Box::pin(look::render(p))),
+    ),
+    (
+        "cloud-init-validate",
+        Run::Procedure(|p| Box::pin(look::validate(p))),
+    ),
 ];
+
+/// What their steps are undone by.
+pub static UNDOS: &[&Undo] = &[&agent::THAW];
 
 use super::hypervisor::{Ask, Guests, Reply, VmId};
 use super::rules::allowed;
 use super::types::VmStatus;
 use super::{Vm, VmSpec};
 use model::{Error, Result};
-use runtime::{Draft, Obj, Proc};
+use runtime::{Draft, Obj, Proc, Undo};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -176,8 +192,8 @@ fn may(vm: &Obj<Vm>, verb: &str) -> Result<()> {
 
 /// Asks the guest of a procedure.
 async fn ask(proc: &Proc, id: &VmId, what: Ask) -> Result<Reply> {
-    let guests = proc.cx().part::<Guests>();
+    let guests = Guests::of(proc.cx())?;
     // After a restart of ours the guest may not have been taken up yet.
-    guests.0.look(proc.cx(), id).await?;
-    guests.0.ask(id, what).await
+    guests.look(proc.cx(), id).await?;
+    guests.ask(id, what).await
 }

@@ -77,6 +77,7 @@ impl Pass<'_> {
             .is_some_and(|since| now.since(since) > timeout);
         if self.vm.spec.power != Power::Off && stale {
             s.stopping_since = None;
+            s.shutdown_asked = None;
         }
         if s.boot.is_empty() {
             s.boot = self.hypervisor.host().boot;
@@ -137,6 +138,8 @@ impl Pass<'_> {
             _ => None,
         });
         match (&view.guest, waiting) {
+            // It is being asked once more: what was said stays.
+            (Guest::Running, None) if seen.stopping_since.is_some() => {}
             (Guest::Running, None) => set("Running", True, "Running", ""),
             (Guest::Running, Some(why)) => set("Running", True, "Stopping", why),
             (Guest::Paused, _) => set("Running", False, "Paused", "it stands still as asked"),
@@ -188,7 +191,8 @@ impl Pass<'_> {
                 cold.join(", ")
             ),
         );
-        let old = live && !view.qemu.is_empty() && view.qemu != host.qemu;
+        let old =
+            live && ![&view.qemu, &host.qemu].contains(&&String::new()) && view.qemu != host.qemu;
         toggle(
             "RunsOldQemu",
             old,

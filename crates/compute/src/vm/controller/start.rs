@@ -24,6 +24,7 @@ impl Pass<'_> {
                     s.started = Some(now);
                     s.last_exit = None;
                     s.stopping_since = None;
+                    s.shutdown_asked = None;
                 })
                 .await?;
                 let object = &self.id.object;

@@ -1,5 +1,9 @@
 //! The serial line of one guest. QEMU lets one client connect: this task is it. It keeps what was said last, in memory and
 //! in a bounded log, and shares the line among all who have it open.
+//!
+//! The log is written here and not by QEMU, whose `logfile` of a character device grows without end and cannot be changed
+//! for another while the guest runs: a guest that writes for ever would fill the host. What is written while no process
+//! of ours holds the line is lost, and fills nothing.
 
 use super::super::hypervisor::Console;
 use bytes::{Bytes, BytesMut};
@@ -17,7 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 /// What is kept for those who open the line later.
 const KEPT: usize = 64 * 1024;
 /// Where the log begins anew; the former one is kept beside it.
-const LOG: u64 = 1 << 20;
+const LOG: u64 = if cfg!(test) { 96 << 10 } else { 1 << 20 };
 /// Messages kept for a slow reader.
 const WAITING: usize = 256;
 
@@ -41,10 +45,8 @@ impl Line {
         dir: &Path,
     ) -> (Line, impl Future<Output = ()> + Send + 'static) {
         let log = dir.join("console.log");
-        let before = std::fs::read(&log).unwrap_or_default();
-        let from = before.len().saturating_sub(KEPT);
         let said = Arc::new(Mutex::new(Said {
-            last: BytesMut::from(&before[from..]),
+            last: said_before(&log),
             output: broadcast::Sender::new(WAITING),
         }));
         let (input, typed) = mpsc::channel(64);
@@ -139,7 +141,23 @@ impl Work {
     }
 }
 
-/// The bounded log. What it cannot write is only lost to later readers.
+/// What was said last, from the log and, when that has just begun anew, from the former one.
+fn said_before(log: &Path) -> BytesMut {
+    let mut bytes = std::fs::read(log).unwrap_or_default();
+    if bytes.len() < KEPT {
+        let mut former = std::fs::read(former(log)).unwrap_or_default();
+        former.append(&mut bytes);
+        bytes = former;
+    }
+    let from = bytes.len().saturating_sub(KEPT);
+    BytesMut::from(&bytes[from..])
+}
+
+fn former(log: &Path) -> PathBuf {
+    log.with_extension("log.1")
+}
+
+/// The bounded log: at most twice [`LOG`] with the former one. It lies in memory (`/run`), so a write does not wait. What it cannot write is only lost to later readers.
 struct Log {
     path: PathBuf,
     file: Option<File>,
@@ -166,8 +184,8 @@ impl Log {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if self.len > LOG {
-            let _ = std::fs::rename(&self.path, self.path.with_extension("log.1"));
+        if self.len + bytes.len() as u64 > LOG {
+            let _ = std::fs::rename(&self.path, former(&self.path));
             *self = Log::open(std::mem::take(&mut self.path));
         }
         if let Some(file) = &mut self.file
@@ -175,5 +193,31 @@ impl Log {
         {
             self.len += bytes.len() as u64;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_bounded_and_what_was_said_last_survives_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let mut log = Log::open(path.clone());
+        let mut all = Vec::new();
+        for n in 0..40_000 {
+            let line = format!("line {n}\r\n");
+            log.append(line.as_bytes());
+            all.extend(line.into_bytes());
+            if n % 1000 == 0 {
+                let kept = said_before(&path);
+                assert_eq!(kept, all[all.len() - kept.len()..]);
+                assert_eq!(kept.len(), all.len().min(KEPT));
+            }
+        }
+        let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+        assert!(size(&path) <= LOG && size(&former(&path)) <= LOG);
+        assert!(all.len() as u64 > 4 * LOG);
     }
 }

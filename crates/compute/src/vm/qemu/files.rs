@@ -141,6 +141,32 @@ fn uefi(kept: &Path, name: &str, code: &str, template: &str, secure: bool) -> Re
     })
 }
 
+/// Largest log of a QEMU, as far as it is looked at in time.
+const LOG: u64 = 1 << 20;
+/// What stays of a log that was too large.
+const KEPT: u64 = 64 << 10;
+
+/// Cuts a log that somebody else appends to and that has grown too large; the end of it stays beside it as `.1`.
+pub(super) fn bound(path: &Path) {
+    let cut = || -> std::io::Result<()> {
+        let mut file = File::options().read(true).write(true).open(path)?;
+        let len = file.metadata()?.len();
+        if len <= LOG {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(len - KEPT))?;
+        let mut end = Vec::new();
+        (&file).take(KEPT).read_to_end(&mut end)?;
+        fs::write(path.with_extension("log.1"), &end)?;
+        file.set_len(0)
+    };
+    if let Err(error) = cut()
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "a log cannot be bounded");
+    }
+}
+
 /// The end of a log.
 pub(super) fn last_words(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
@@ -163,5 +189,31 @@ pub(super) fn remove(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(%error, path = %path.display(), "files of a guest remain");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_cut_under_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qemu.log");
+        let mut writer = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        writer.write_all(b"short\n").unwrap();
+        bound(&path);
+        assert_eq!(fs::read(&path).unwrap(), b"short\n");
+        writer.write_all(&vec![b'x'; 2 << 20]).unwrap();
+        writer.write_all(b"last").unwrap();
+        bound(&path);
+        writer.write_all(b"after").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"after");
+        let former = fs::read(dir.path().join("qemu.log.1")).unwrap();
+        assert!(former.len() as u64 == KEPT && former.ends_with(b"xlast"));
     }
 }

@@ -23,14 +23,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How often the agent is asked while it has not answered, and afterwards.
 const AGENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(20));
-/// Most viewers of one screen at once.
-const SCREENS: usize = 10;
 /// How long keys are held.
 const HOLD: Duration = Duration::from_millis(50);
 /// How long an answer of the agent may take.
@@ -44,7 +42,6 @@ const RESET: Duration = Duration::from_secs(10);
 pub(super) struct Guest {
     shared: Arc<Shared>,
     line: Line,
-    screens: Arc<Semaphore>,
     /// Ends with the guest's entry; QEMU does not.
     _tasks: Mutex<JoinSet<()>>,
 }
@@ -104,7 +101,6 @@ impl Guest {
         Arc::new(Guest {
             shared,
             line,
-            screens: Arc::new(Semaphore::new(SCREENS)),
             _tasks: Mutex::new(tasks),
         })
     }
@@ -144,22 +140,13 @@ impl Guest {
 
     pub(super) async fn screen(&self) -> Result<Screen> {
         let name = &self.shared.id.object.name;
-        let turn = self.screens.clone().try_acquire_owned().map_err(|_| {
-            Error::refused(format!(
-                "the screen of VM `{name}` is open {SCREENS} times already"
-            ))
-            .hint("close one of them")
-        })?;
         let path = &self.shared.handle.sockets().vnc;
         let stream = UnixStream::connect(path).await.map_err(|e| {
             Error::refused(format!("the screen of VM `{name}` cannot be opened: {e}"))
                 .because(e)
                 .hint("it has one when display is `vnc`")
         })?;
-        Ok(Screen {
-            stream,
-            turn: Some(turn),
-        })
+        Ok(Screen { stream })
     }
 
     pub(super) async fn ask(&self, ask: Ask) -> Result<Reply> {

@@ -8,18 +8,19 @@
 
 mod console;
 mod files;
+mod ground;
 mod guest;
 mod record;
 mod translate;
 
 use super::hypervisor::{Ask, Console, Host, Hypervisor, Launch, Reply, Screen, View, VmId};
 use super::rules;
-use super::types::{Exit, ExitReason};
+use super::types::{Exit, ExitReason, VmSpec};
 use futures::future::BoxFuture;
+pub use ground::Ground;
 use guest::Guest;
-use host::accel::{AccelProbe, Acceleration};
 use host::clock::SharedClock;
-use host::qemu::{Accel, Driver, DriverConfig, DriverError, Features};
+use host::qemu::{Driver, DriverConfig, DriverError};
 use model::{Error, Result, Uid};
 use parking_lot::Mutex;
 use record::Record;
@@ -29,9 +30,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long QEMU has to close its disks before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often the logs of QEMUs are looked at.
+const LOG_LOOK: Duration = Duration::from_secs(5);
 /// First numeric user of guests; each has its own above it.
 const USERS: u32 = 0x6000_0000;
 
@@ -50,14 +54,15 @@ pub struct Config {
     pub clock: SharedClock,
     /// Whether each guest runs as a user of its own, which only root can see to.
     pub unprivileged: bool,
+    /// The QEMU program: a path, or a name in the system's directories.
+    pub qemu: PathBuf,
 }
 
 /// Runs guests by QEMU.
 pub struct Qemu {
     config: Config,
     driver: Driver,
-    features: Features,
-    acceleration: Acceleration,
+    ground: watch::Sender<Arc<Ground>>,
     guests: Arc<Mutex<HashMap<Uid, Arc<Guest>>>>,
     /// Whether the guests are let go of when the process ends.
     tied: AtomicBool,
@@ -66,30 +71,59 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Finds out what this machine can do. Touches no guest.
+    /// Finds out what this machine can do; what it lacks is said by [`Qemu::ground`]. Touches no guest.
     ///
     /// # Errors
-    /// When QEMU is missing or does not answer, or a folder cannot be made.
+    /// When a folder cannot be made.
     pub async fn open(config: Config) -> Result<Qemu> {
         for folder in [&config.run, &config.state, &config.cache] {
             files::folder(folder, 0o711)?;
         }
-        let driver = DriverConfig::new(config.clock.clone());
-        let features = Features::of(&driver.qemu, &config.cache.join("qemu.json"))
-            .await
-            .map_err(|e| Error::unavailable(format!("QEMU cannot be used: {e}")).because(e))?;
-        let kept = config.cache.join("kvm.json");
-        let probe = AccelProbe::new(&driver.qemu, &kept, config.unprivileged);
-        let acceleration = probe.ask(&*config.clock).await;
+        let mut driver = DriverConfig::new(config.clock.clone());
+        driver.qemu.clone_from(&config.qemu);
+        let ground = Ground::look(&config).await;
         Ok(Qemu {
             driver: Driver::new(driver),
             config,
-            features,
-            acceleration,
+            ground: watch::Sender::new(Arc::new(ground)),
             guests: Arc::default(),
             tied: AtomicBool::new(false),
             finding: Default::default(),
         })
+    }
+
+    /// What guests stand on here: the value now, and each change once [`Qemu::follow`] runs.
+    pub fn ground(&self) -> watch::Receiver<Arc<Ground>> {
+        self.ground.subscribe()
+    }
+
+    fn now(&self) -> Arc<Ground> {
+        self.ground.borrow().clone()
+    }
+
+    /// Until the process ends: notices when what guests stand on comes or goes, and has every VM looked at again; keeps
+    /// the logs of QEMUs bounded.
+    pub fn follow(self: &Arc<Self>, cx: &Cx) {
+        let (it, cx, stop) = (self.clone(), cx.clone(), cx.shutdown());
+        let life = cx.life().clone();
+        life.spawn("ground", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = async { tokio::join!(ground::follow(&it, &cx), it.bound_logs()) } => {}
+            }
+        });
+    }
+
+    /// QEMU appends what it complains about to a file, and a guest can make it complain for ever. QEMU writes by
+    /// `O_APPEND`, so the file can be cut under it. Looked at now and then: an inotify watch would wake for each line.
+    async fn bound_logs(&self) {
+        loop {
+            tokio::time::sleep(LOG_LOOK).await;
+            let running: Vec<Uid> = self.guests.lock().keys().copied().collect();
+            for uid in running {
+                files::bound(&self.run_dir(uid).join("qemu.log"));
+            }
+        }
     }
 
     fn run_dir(&self, uid: Uid) -> PathBuf {
@@ -199,6 +233,9 @@ impl Qemu {
         if self.known(id.uid).is_some() {
             return Ok(());
         }
+        let ground = self.now();
+        let features = ground.features.as_ref();
+        let features = features.map_err(|why| Error::unavailable(why.clone()))?;
         let dir = self.run_dir(id.uid);
         let user = self.user(&id);
         let user = self.config.unprivileged.then_some((user, user));
@@ -212,11 +249,8 @@ impl Qemu {
             incarnation: launch.incarnation,
             started: cx.clock().now(),
             boot: self.config.clock.boot_id().as_str().to_owned(),
-            acceleration: match self.acceleration.accel {
-                Accel::Kvm => "kvm".into(),
-                Accel::Tcg => "tcg".into(),
-            },
-            qemu: self.features.version.clone(),
+            acceleration: ground.accelerated().into(),
+            qemu: features.version.clone(),
             disks: Vec::new(),
             nics: Vec::new(),
             ending: None,
@@ -226,9 +260,9 @@ impl Qemu {
             instance: self.config.instance.as_deref(),
             dir: &dir,
             user,
-            accel: self.acceleration.accel,
-            cpu: &self.acceleration.cpu,
-            io_uring: self.features.io_uring,
+            accel: ground.acceleration.accel,
+            cpu: &ground.acceleration.cpu,
+            io_uring: features.io_uring,
         };
         let (machine, fds) = translate::launch(launch, files, &around)?;
         record.disks.clone_from(&machine.disks);
@@ -256,15 +290,17 @@ impl Qemu {
 
 impl Hypervisor for Qemu {
     fn host(&self) -> Host {
+        let ground = self.now();
         Host {
             boot: self.config.clock.boot_id().as_str().to_owned(),
-            qemu: self.features.version.clone(),
-            acceleration: match self.acceleration.accel {
-                Accel::Kvm => "kvm".into(),
-                Accel::Tcg => "tcg".into(),
-            },
-            why: self.acceleration.because.clone(),
+            qemu: ground.version().to_owned(),
+            acceleration: ground.accelerated().into(),
+            why: ground.acceleration.because.clone(),
         }
+    }
+
+    fn lacks(&self, spec: &VmSpec) -> Option<String> {
+        self.now().lacks(spec)
     }
 
     fn user(&self, vm: &VmId) -> u32 {

@@ -1,8 +1,10 @@
 //! Real guests under real QEMU: the tiny guest, on one process with both roles over the memory store. Needs root, and the
 //! programs that build the image; says so loudly when skipped.
 
+mod devices;
+
 use super::{Config, Qemu};
-use crate::vm::{State, Vm, VmStatus};
+use crate::vm::{ExitReason, State, Vm, VmStatus};
 use crate::{Guests, SUBSYSTEMS};
 use host::clock::SystemClock;
 use host::net::Netns;
@@ -14,7 +16,7 @@ use runtime::{
 };
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ use storage::image::recipe::{Recipe, default_cache};
 use tokio::task::JoinSet;
 
 /// How long a guest under emulation on a busy machine may take for what it does in seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A node with a pool, an image and a network; its processes' context can be restarted.
 struct Lab {
@@ -43,6 +45,11 @@ fn target(kind: &str, name: &str) -> ObjectRef {
 
 impl Lab {
     async fn start(test: &str) -> Option<Lab> {
+        Lab::on(test, true).await
+    }
+
+    /// A node, with QEMU or without.
+    async fn on(test: &str, qemu: bool) -> Option<Lab> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let able = nix::unistd::geteuid().is_root()
             && ["/usr/bin/qemu-system-x86_64", "/usr/bin/mmdebstrap"]
@@ -61,6 +68,9 @@ impl Lab {
             .unwrap();
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();
+        if qemu {
+            install(folder.path());
+        }
         // Real disks: guests want O_DIRECT, which no tmpfs has.
         let pools = tempfile::Builder::new()
             .prefix("compute-")
@@ -103,6 +113,12 @@ impl Lab {
             body,
         };
         self.ask(op).await.unwrap();
+    }
+
+    /// Where the files of a guest are that end with it.
+    fn run_dir(&self, name: &str) -> PathBuf {
+        let vm = self.cx.get::<Vm>(Some("default"), name).unwrap();
+        self.folder.path().join("vm").join(vm.metadata.uid.short())
     }
 
     fn vm(&self, name: &str) -> Option<VmStatus> {
@@ -263,9 +279,11 @@ async fn process(store: Arc<store::Memory>, folder: &Path, pools: &Path, netns: 
         cache: folder.join("cache"),
         clock,
         unprivileged: true,
+        qemu: folder.join("bin/qemu-system-x86_64"),
     })
     .await
     .unwrap();
+    let qemu = Arc::new(qemu);
     let registry = Registry::new(&[
         runtime::SUBSYSTEMS,
         storage::SUBSYSTEMS,
@@ -273,20 +291,28 @@ async fn process(store: Arc<store::Memory>, folder: &Path, pools: &Path, netns: 
         SUBSYSTEMS,
     ]);
     let cx = CxBuilder::new(registry.unwrap(), store)
-        .part(Arc::new(Facts(NodeStatus::default())))
+        .part(Arc::new(Facts::new(NodeStatus::default())))
         .part(Arc::new(fabric))
         .part(Arc::new(storage::Local {
             pools: pools.to_owned(),
             cache: default_cache(),
             fetch: storage::FetchLimits::default(),
         }))
-        .part(Arc::new(Guests(Arc::new(qemu))))
+        .part(Arc::new(Guests::new(qemu.clone())))
         .build()
         .await
         .unwrap();
+    qemu.follow(&cx);
     node::register(&cx).await.unwrap();
     Engine::start(&cx);
     cx
+}
+
+/// Has QEMU where the lab's node looks for it.
+fn install(folder: &Path) {
+    std::fs::create_dir_all(folder.join("bin")).unwrap();
+    let there = folder.join("bin/qemu-system-x86_64");
+    std::os::unix::fs::symlink("/usr/bin/qemu-system-x86_64", there).unwrap();
 }
 
 fn tiny() -> Value {
@@ -297,14 +323,8 @@ fn tiny() -> Value {
 }
 
 fn pid_of(lab: &Lab, name: &str) -> u32 {
-    let vm = lab.cx.get::<Vm>(Some("default"), name).unwrap();
-    let record = lab
-        .folder
-        .path()
-        .join("vm")
-        .join(vm.metadata.uid.short())
-        .join("launch.json");
-    let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+    let record = std::fs::read(lab.run_dir(name).join("launch.json")).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
     record["qemu"]["pid"].as_u64().unwrap() as u32
 }
 
@@ -346,7 +366,49 @@ async fn the_life_of_a_guest() {
     let mut line = lab.open("web1", "console", &mut tasks);
     line.data("echo A$((40+2))Z\n").await.unwrap();
     reads(&mut line, "A42Z").await;
-    drop(line);
+    let mut held = Vec::new();
+    // As many as the setting allows, all at once; each hears the same line.
+    let more: Vec<StreamIo> = (0..9)
+        .map(|_| lab.open("web1", "console", &mut tasks))
+        .collect();
+    for mut other in more {
+        reads(&mut other, "A42Z").await;
+        held.push(other);
+    }
+    let mut late = lab.open("web1", "vnc", &mut tasks);
+    assert!(late.recv().await.is_none(), "an eleventh console opened");
+    let refused = tasks.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(
+        refused.to_string().contains("has 10 consoles open already"),
+        "{refused}"
+    );
+    drop((line, held));
+    while tasks.join_next().await.is_some() {}
+    let mut screen = lab.open("web1", "vnc", &mut tasks);
+    assert!(matches!(screen.recv().await, Some(Msg::Data(hello)) if hello.starts_with(b"RFB ")));
+    drop(screen);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let events = lab.cx.events().about(&target("vm", "web1"), 500).await;
+        let count = |event: &str, said: &str| {
+            let of = |e: &&runtime::event::Event| e.event == event && e.message == said;
+            events.iter().filter(of).count()
+        };
+        let screens = (
+            count("vm.console-opened", "the screen by tester was opened"),
+            count("vm.console-closed", "the screen by tester was closed"),
+        );
+        let opened = count("vm.console-opened", "the serial line by tester was opened");
+        let closed = count("vm.console-closed", "the serial line by tester was closed");
+        if screens == (1, 1) && opened == closed && opened >= 10 {
+            break;
+        }
+        assert!(
+            Instant::now() < end,
+            "{screens:?} {opened} {closed} {events:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     lab.act(
         "web1",
@@ -490,4 +552,58 @@ impl Lab {
             .await;
         self.says(name, text).await
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_still_boots_shuts_down_as_asked() {
+    let Some(lab) = Lab::start("a_guest_that_still_boots_shuts_down_as_asked").await else {
+        return;
+    };
+    lab.create("vm", "early", tiny()).await;
+    lab.until("early", "running", |s| s.state == State::Running)
+        .await;
+    let op = Op::Act {
+        target: target("vm", "early"),
+        verb: "shutdown".into(),
+        params: json!({ "timeout": "300s" }),
+    };
+    lab.ask(op).await.unwrap();
+    let first = lab
+        .until("early", "asked", |s| s.shutdown_asked.is_some())
+        .await;
+    let line = lab.run_dir("early").join("console.log");
+    let said = std::fs::read_to_string(line).unwrap_or_default();
+    assert!(!said.contains("TINY-UP"), "its first process runs: {said}");
+    let off = lab
+        .until("early", "off", |s| s.state == State::Stopped)
+        .await;
+    let exit = off.last_exit.unwrap();
+    assert_eq!(
+        (exit.reason, exit.message.as_str()),
+        (ExitReason::Asked, "it shut down as asked")
+    );
+    eprintln!(
+        "off {:?} after the first request",
+        exit.at.since(first.stopping_since.unwrap())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_qemu_waits_for_it_and_notices_when_it_comes() {
+    let test = "a_node_without_qemu_waits_for_it_and_notices_when_it_comes";
+    let Some(lab) = Lab::on(test, false).await else {
+        return;
+    };
+    lab.create("vm", "late", tiny()).await;
+    let message = |s: &VmStatus| {
+        let found = s.conditions.iter().find(|c| c.kind == "Running");
+        found.map(|c| c.message.clone()).unwrap_or_default()
+    };
+    let waits = |s: &VmStatus| message(s).contains("install the Debian package `qemu-system-x86`");
+    let status = lab.until("late", "waiting for QEMU", waits).await;
+    assert_eq!((status.state, status.crashes), (State::Stopped, 0));
+    install(lab.folder.path());
+    lab.until("late", "running", |s| s.state == State::Running)
+        .await;
+    lab.act("late", "stop", json!({})).await;
 }

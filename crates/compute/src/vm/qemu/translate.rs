@@ -143,7 +143,12 @@ fn ports(spec: &VmSpec) -> u8 {
         .chain(spec.nics.iter().filter_map(|n| n.slot))
         .max()
         .unwrap_or(0);
-    let wanted = (last + SPARE + 1).next_multiple_of(8).min(32);
+    let most = if types::has_pcie(&spec.machine) {
+        32
+    } else {
+        23
+    };
+    let wanted = (last + SPARE + 1).next_multiple_of(8).min(most);
     u8::try_from(wanted).unwrap_or(32)
 }
 

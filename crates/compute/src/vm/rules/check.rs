@@ -1,7 +1,7 @@
 //! Which specs are accepted: all violations at once, each with its field and what to write instead.
 
 use super::super::seed;
-use super::super::types::{Bus, Disk, Firmware, Hugepages, Lane, Nic, VmSpec};
+use super::super::types::{Bus, Disk, Firmware, Hugepages, Lane, Nic, VmSpec, has_pcie};
 use super::pin::MACHINES;
 use model::{Bytes, Seconds, Violation, nearest};
 use std::collections::HashMap;
@@ -149,6 +149,17 @@ fn machine(spec: &VmSpec, out: &mut Vec<Violation>) {
             )
             .hint(near),
         );
+    }
+    for (i, disk) in spec.disks.iter().enumerate() {
+        if disk.bus == Bus::Sata && !has_pcie(&spec.machine) {
+            out.push(
+                Violation::new(
+                    format!("spec.disks[{i}].bus"),
+                    format!("machine `{}` has no SATA controller", spec.machine),
+                )
+                .hint("use bus `virtio`, `scsi` or `nvme`, or machine `q35`"),
+            );
+        }
     }
     if spec.firmware == Firmware::UefiSecure && !spec.machine.starts_with("pc-q35") {
         out.push(
@@ -325,11 +336,12 @@ fn slots(spec: &VmSpec, out: &mut Vec<Violation>) {
         .map(|(i, n)| (format!("nics[{i}]"), Lane::Pcie, n.slot));
     for (device, lane, slot) in disks.chain(nics) {
         let Some(slot) = slot else { continue };
-        if !(1..=lane.last()).contains(&slot) {
+        let last = lane.last_in(&spec.machine);
+        if !(1..=last).contains(&slot) {
             out.push(
                 Violation::new(
                     format!("spec.{device}.slot"),
-                    format!("{slot} is not from 1 to {}", lane.last()),
+                    format!("{slot} is not from 1 to {last}"),
                 )
                 .hint("a VM has so many places on this bus; a disk may use bus `scsi`"),
             );

@@ -26,6 +26,8 @@ pub struct Seen {
     pub starts: u64,
     /// Since when it is being powered off.
     pub stopping_since: Option<Timestamp>,
+    /// When it was last asked to shut down.
+    pub shutdown_asked: Option<Timestamp>,
     /// What the guest can take over while it runs.
     pub changes: Vec<Change>,
     /// Whether the VM shall be deleted.
@@ -93,6 +95,9 @@ pub enum Step {
 
 /// How often a full disk is tried again.
 const STUCK_RETRY: Duration = Duration::from_secs(10);
+
+/// How often a guest that shall shut down is asked: one that boots hears nothing until its kernel listens.
+pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often a VM that waits for its turn looks again.
 const TURN_LOOK: Duration = Duration::from_secs(1);
@@ -189,27 +194,30 @@ fn stop(spec: &VmSpec, seen: &Seen, now: Timestamp) -> Vec<Step> {
         // A guest that does not run cannot follow a request.
         _ => return cut("it could not shut itself down"),
     }
-    match seen.stopping_since {
-        None if seen.guest == Guest::Paused => vec![Step::Continue, Step::AskShutdown],
-        None => vec![Step::AskShutdown],
-        Some(since) => {
-            let end = since.plus(spec.power_off.timeout.duration());
-            if end <= now && !spec.power_off.force {
-                vec![Step::Wait(format!(
-                    "the guest has not shut down within {}; its power is not cut, as asked",
-                    spec.power_off.timeout
-                ))]
-            } else if end <= now {
-                cut(&format!(
-                    "it did not shut down within {}",
-                    spec.power_off.timeout
-                ))
-            } else {
-                vec![Step::WaitUntil(
-                    end,
-                    format!("the guest was asked to shut down; its power is cut at {end}"),
-                )]
-            }
-        }
+    let ask = match seen.guest {
+        Guest::Paused => vec![Step::Continue, Step::AskShutdown],
+        _ => vec![Step::AskShutdown],
+    };
+    let Some(since) = seen.stopping_since else {
+        return ask;
+    };
+    let timeout = spec.power_off.timeout;
+    let end = since.plus(timeout.duration());
+    if end <= now {
+        return match spec.power_off.force {
+            true => cut(&format!("it did not shut down within {timeout}")),
+            false => vec![Step::Wait(format!(
+                "the guest has not shut down within {timeout}; its power is not cut, as asked"
+            ))],
+        };
     }
+    let again = seen.shutdown_asked.unwrap_or(since).plus(ASK_AGAIN);
+    if again <= now {
+        return ask;
+    }
+    let message = match spec.power_off.force {
+        true => format!("the guest was asked to shut down; its power is cut at {end}"),
+        false => "the guest was asked to shut down".to_owned(),
+    };
+    vec![Step::WaitUntil(again.min(end), message)]
 }

@@ -45,6 +45,10 @@ fn specs_that_are_refused() {
         expect!["spec.firmware: Secure Boot needs machine q35, not `pc-i440fx-10.0`"],
     );
     refused(
+        json!({ "machine": "i440fx", "disks": [{ "size": "1GiB", "bus": "sata" }] }),
+        expect!["spec.disks[0].bus: machine `pc-i440fx-10.0` has no SATA controller"],
+    );
+    refused(
         json!({ "disks": [{}, { "volume": "a", "size": "1GiB" }, { "name": "disk0", "size": 7 }, { "volume": "a", "name": "A" }] }),
         expect![[r#"
             spec.disks[0]: has neither `size`, `image` nor `volume`
@@ -184,6 +188,7 @@ fn seen(guest: Guest) -> Seen {
         crashes: 0,
         starts: 0,
         stopping_since: None,
+        shutdown_asked: None,
         changes: Vec::new(),
         deleting: false,
     }
@@ -232,14 +237,23 @@ fn shutdown_is_graceful_then_as_told() {
     );
     let mut asked = seen(Guest::Running);
     asked.stopping_since = Some(now0());
-    decides(
-        &off,
-        &asked,
-        29,
-        expect![[
-            r#"[WaitUntil(Timestamp(1970-01-01T00:00:30Z), "the guest was asked to shut down; its power is cut at 1970-01-01T00:00:30Z")]"#
-        ]],
-    );
+    let waits = "the guest was asked to shut down; its power is cut at 1970-01-01T00:00:30Z";
+    let until = |second| format!("[WaitUntil(Timestamp(1970-01-01T00:00:{second}Z), {waits:?})]");
+    let now = |second| now0().plus(Duration::from_secs(second));
+    let says = |asked: &Seen, second| format!("{:?}", plan(&off, asked, now(second)));
+    // A guest that boots does not listen yet: it is asked again, every ten seconds.
+    assert_eq!(says(&asked, 9), until(10));
+    assert_eq!(says(&asked, 10), "[AskShutdown]");
+    asked.shutdown_asked = Some(now(10));
+    assert_eq!(says(&asked, 19), until(20));
+    assert_eq!(says(&asked, 20), "[AskShutdown]");
+    asked.shutdown_asked = Some(now(21));
+    assert_eq!(says(&asked, 29), until(30));
+    asked.guest = Guest::Paused;
+    assert_eq!(says(&asked, 29), until(30));
+    asked.shutdown_asked = Some(now(11));
+    assert_eq!(says(&asked, 21), "[Continue, AskShutdown]");
+    asked.guest = Guest::Running;
     decides(
         &off,
         &asked,

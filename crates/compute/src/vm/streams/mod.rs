@@ -1,8 +1,10 @@
-//! Byte streams of a VM: its serial line, its screen, commands in the guest.
+//! Byte streams of a VM: its serial line, its screen, commands in the guest. Consoles (the first two) are open at most so
+//! many times at once per VM as the setting `consoles-per-vm` says, and who opened and closed one is an event.
 
 mod console;
 mod exec;
 mod screen;
+mod viewer;
 
 use model::{StreamKind, Way, schema};
 use runtime::OpenFn;
@@ -18,7 +20,7 @@ pub static DECLARED: &[StreamKind] = &[
     },
     StreamKind {
         name: "vnc",
-        doc: "The screen, as the bytes of the RFB protocol. At most 10 at once per VM.",
+        doc: "The screen, as the bytes of the RFB protocol.",
         way: Way::Duplex,
         ticketed: true,
         input: schema::empty,
@@ -79,7 +81,7 @@ async fn guest(
         uid: vm.metadata.uid,
         object,
     };
-    let hypervisor = cx.part::<Guests>().0.clone();
+    let hypervisor = Guests::of(cx)?;
     // After a restart of ours the guest may not have been taken up yet.
     hypervisor.look(cx, &id).await?;
     Ok((id, hypervisor))

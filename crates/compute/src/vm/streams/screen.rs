@@ -2,6 +2,7 @@
 
 use super::super::hypervisor::{Ask, Reply};
 use super::guest;
+use super::viewer::Viewer;
 use bytes::Bytes;
 use model::{Error, Result};
 use runtime::{Cx, Msg, StreamIo, StreamRequest};
@@ -12,8 +13,8 @@ const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn vnc(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
     let (id, hypervisor) = guest(&cx, &request, "screen").await?;
+    let _viewer = Viewer::enter(&cx, &request, &id, "screen").await?;
     let screen = hypervisor.screen(&id).await?;
-    let _turn = screen.turn;
     let (mut from, mut to) = screen.stream.into_split();
     let mut buffer = vec![0; CHUNK];
     loop {

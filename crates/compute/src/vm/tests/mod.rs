@@ -4,9 +4,12 @@
 //! ```text
 //! create NAME SPEC            a VM, spec in JSON
 //! act NAME VERB [PARAMS]      an action, and its task must succeed; `act!` must be refused with the words that follow
+//! says NAME VERB TEXT         an action whose result holds this text
+//! host lacks [WHAT]           what guests stand on goes, or is there again
 //! set NAME PATCH              a merge patch of the spec
 //! delete NAME
-//! guest NAME EVENT            shuts-down | panics | dies | resets | disk-full | ignores-shutdown
+//! guest NAME EVENT            shuts-down | panics | dies | resets | disk-full | ignores-shutdown | boots-for-25s
+//! noise NAME SECONDS MOST     time passes, in which the object changes at most so often
 //! after SECONDS               time passes
 //! agent-restarts              our processes end and come back
 //! host-reboots                guests are gone, the boot is another
@@ -14,16 +17,15 @@
 //! asked NAME WORDS            what the stand-in was asked since the last such line, in order
 //! ```
 
-mod stand_in;
-
 use super::Vm;
 use super::hypervisor::Guests;
+use super::stand_in::World;
 use crate::SUBSYSTEMS;
 use model::{ObjectRef, Result, Timestamp};
 use runtime::node::{Facts, NodeStatus};
 use runtime::{Actor, Answer, Clock, Cx, CxBuilder, Engine, Op, Registry, Request, Surface, node};
 use serde_json::{Value, json};
-use stand_in::World;
+
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -59,8 +61,8 @@ async fn process(store: Arc<store::Memory>, world: Arc<World>, clock: Arc<Virtua
     let registry = Registry::new(&[runtime::SUBSYSTEMS, SUBSYSTEMS]).unwrap();
     let cx = CxBuilder::new(registry, store)
         .clock(clock)
-        .part(Arc::new(Facts(NodeStatus::default())))
-        .part(Arc::new(Guests(world)))
+        .part(Arc::new(Facts::new(NodeStatus::default())))
+        .part(Arc::new(Guests::new(world)))
         .build()
         .await
         .unwrap();
@@ -95,7 +97,7 @@ impl Play {
             .await
     }
 
-    async fn act(&self, name: &str, verb: &str, params: &str) -> Result<()> {
+    async fn act(&self, name: &str, verb: &str, params: &str) -> Result<Value> {
         let params = match params {
             "" => json!({}),
             text => serde_json::from_str(text).unwrap(),
@@ -116,7 +118,7 @@ impl Play {
             if status.state.ended() {
                 let whole = serde_json::to_value(&status).unwrap();
                 return match whole["state"].as_str() {
-                    Some("succeeded") => Ok(()),
+                    Some("succeeded") => Ok(whole["result"].clone()),
                     _ => Err(model::Error::refused(whole.to_string())),
                 };
             }
@@ -143,6 +145,10 @@ impl Play {
         };
         match word {
             "gone" => "no".into(),
+            "message" => value["last_exit"]["message"]
+                .as_str()
+                .unwrap_or("none")
+                .replace(' ', "_"),
             "exit" => value["last_exit"]["reason"]
                 .as_str()
                 .unwrap_or("none")
@@ -172,7 +178,15 @@ impl Play {
                 };
                 self.ask(op).await.unwrap();
             }
-            "act" => self.act(name, third, rest).await.unwrap(),
+            "act" => drop(self.act(name, third, rest).await.unwrap()),
+            "says" => {
+                let said = self.act(name, third, "").await.unwrap().to_string();
+                assert!(said.contains(rest), "{said}");
+            }
+            "host" => {
+                let what = format!("{third} {rest}").trim().to_owned();
+                self.world.lack((!what.is_empty()).then_some(what));
+            }
             "act!" => {
                 let error = self.act(name, third, "").await.unwrap_err().to_string();
                 assert!(error.contains(rest), "{error}");
@@ -194,6 +208,16 @@ impl Play {
             }
             "guest" => self.world.happens(&self.cx, name, third),
             "after" => tokio::time::sleep(Duration::from_secs(name.parse().unwrap())).await,
+            "noise" => {
+                let key = self.cx.key::<Vm>(Some("default"), name);
+                let mut deltas = self.cx.cache().subscribe();
+                let end = Instant::now() + Duration::from_secs(third.parse().unwrap());
+                let mut changes = 0;
+                while let Ok(delta) = tokio::time::timeout_at(end, deltas.recv()).await {
+                    changes += usize::from(delta.unwrap().key == key);
+                }
+                assert!(changes <= rest.parse().unwrap(), "{changes} changes");
+            }
             "agent-restarts" => self.restart().await,
             "host-reboots" => {
                 self.cx.life().stop(Duration::from_secs(5)).await;
@@ -254,4 +278,4 @@ macro_rules! scenarios {
     )*};
 }
 
-scenarios! { power crashes guest_shutdown adoption host_reboot resets changes deletion }
+scenarios! { power crashes guest_shutdown adoption host_reboot resets changes deletion looks }

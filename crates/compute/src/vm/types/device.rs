@@ -166,7 +166,20 @@ pub enum Lane {
     Sata,
 }
 
+/// Whether a machine type has PCI Express; i440fx has fewer places for devices.
+pub fn has_pcie(machine: &str) -> bool {
+    !machine.starts_with("pc-i440fx")
+}
+
 impl Lane {
+    /// The last place in this machine; the first is 1.
+    pub fn last_in(self, machine: &str) -> u32 {
+        match self {
+            Lane::Pcie if !has_pcie(machine) => 21,
+            lane => lane.last(),
+        }
+    }
+
     /// The last place; the first is 1.
     pub fn last(self) -> u32 {
         match self {

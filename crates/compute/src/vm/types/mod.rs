@@ -10,7 +10,7 @@ mod status;
 
 pub use cloud_init::CloudInit;
 pub use cpu::{Cpu, Hugepages};
-pub use device::{Bus, Cache, Disk, DiskFormat, Lane, Nic, NicModel};
+pub use device::{Bus, Cache, Disk, DiskFormat, Lane, Nic, NicModel, has_pcie};
 pub use power::{
     AutoStart, OnCrash, OnGuestShutdown, OnHostFailure, Power, PowerOff, PowerOffMode,
 };

@@ -45,6 +45,9 @@ pub struct VmStatus {
     /// Since when it is being powered off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopping_since: Option<Timestamp>,
+    /// When the guest was last asked to shut down. It is asked again every 10 s: one that boots does not listen yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shutdown_asked: Option<Timestamp>,
     /// Virtual CPUs that the running guest has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
