@@ -316,7 +316,6 @@ impl Launch {
         }
         for port in 0..self.ports {
             let (slot, function) = (0x10 + port / 8, port % 8);
-            let addr = format!("{slot:#x}.{function:#x}");
             let mut device = json!({
                 "driver": "pcie-root-port",
                 "id": port_id(port),

@@ -22,10 +22,10 @@ fn cases() -> Vec<Case> {
                 "disks": [boot("virtio"), disk("scsi"), disk("sata"), disk("nvme")],
                 "nics": [{}, { "model": "e1000e" }],
             }),
-            // virtio-blk, virtio-scsi, ICH9 AHCI, QEMU's NVMe, virtio-net, Intel 82574L
+            // virtio-blk, virtio-scsi (transitional), ICH9 AHCI, QEMU's NVMe, virtio-net, Intel 82574L
             sees: &[
                 "1AF4:1042",
-                "1AF4:1048",
+                "1AF4:1004",
                 "8086:2922",
                 "1B36:0010",
                 "1AF4:1041",
@@ -55,7 +55,7 @@ fn cases() -> Vec<Case> {
         Case {
             name: "boot-scsi-uefi",
             spec: json!({ "firmware": "uefi", "disks": [boot("scsi")], "nics": [] }),
-            sees: &["1AF4:1048"],
+            sees: &["1AF4:1004"],
             holds: "test -d /sys/firmware/efi",
         },
         Case {
