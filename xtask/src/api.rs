@@ -79,7 +79,6 @@ fn golden() -> Result<Vec<Golden>> {
         let value: Value = serde_json::from_str(&text).context("the daemon printed no JSON")?;
         Ok(format!("{}\n", serde_json::to_string_pretty(&value)?))
     };
-    let registry = pretty(print("registry")?)?;
     let proto = tree::root().join("crates/server/proto/debvisor.proto");
     Ok(vec![
         Golden {
@@ -97,88 +96,17 @@ fn golden() -> Result<Vec<Golden>> {
         },
         Golden {
             name: "commands.md",
-            text: commands(&serde_json::from_str(&registry)?),
+            text: print("commands")?,
+        },
+        Golden {
+            name: "privileges.md",
+            text: print("privileges")?,
         },
         Golden {
             name: "registry.json",
-            text: registry,
+            text: pretty(print("registry")?)?,
         },
     ])
-}
-
-/// The reference of `dvctl`, from the registry it reads.
-fn commands(registry: &Value) -> String {
-    let mut out = String::from(
-        "# Commands of dvctl\n\nMade from the registry by `cargo xtask api`. Options of each command: `dvctl KIND VERB --help`.\n",
-    );
-    for kind in registry["kinds"].as_array().into_iter().flatten() {
-        let name = word(kind, "name");
-        let scope = if kind["scope"] == "cluster" {
-            "of the cluster"
-        } else {
-            "in a project"
-        };
-        out.push_str(&format!(
-            "\n## {name}\n\n{} ({scope})\n\n| command | does |\n|---|---|\n",
-            first_line(kind)
-        ));
-        let verbs: Vec<_> = kind["verbs"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        for (verb, needs, does) in BASIC {
-            if verbs.contains(needs) {
-                out.push_str(&format!("| `dvctl {name} {verb}` | {does} |\n"));
-            }
-        }
-        for action in kind["actions"].as_array().into_iter().flatten() {
-            let danger = match word(action, "danger") {
-                "disrupts" => " (disrupts)",
-                "destroys" => " (destroys)",
-                _ => "",
-            };
-            out.push_str(&format!(
-                "| `dvctl {name} {} NAME` | {}{danger} |\n",
-                word(action, "verb"),
-                first_line(action)
-            ));
-        }
-        for stream in kind["streams"].as_array().into_iter().flatten() {
-            out.push_str(&format!(
-                "| `dvctl {name} {} NAME` | {} |\n",
-                word(stream, "name"),
-                first_line(stream)
-            ));
-        }
-    }
-    out
-}
-
-/// Command, the verb of the registry it needs, what it does.
-const BASIC: &[(&str, &str, &str)] = &[
-    ("list", "read", "shows a table of them"),
-    ("show NAME", "read", "shows one"),
-    ("watch [NAME]", "read", "shows changes as they happen"),
-    (
-        "explain NAME",
-        "read",
-        "says what is wanted, what is, and what it waits for",
-    ),
-    ("wait NAME", "read", "waits for a condition"),
-    ("create NAME", "create", "makes one"),
-    ("set NAME", "update", "changes fields"),
-    ("edit NAME", "update", "opens one in an editor"),
-    ("delete NAME", "delete", "removes one"),
-];
-
-fn word<'a>(of: &'a Value, field: &str) -> &'a str {
-    of[field].as_str().unwrap_or_default()
-}
-
-fn first_line(of: &Value) -> &str {
-    word(of, "doc").lines().next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -190,20 +118,5 @@ mod tests {
         assert_eq!(first_difference("a\nb\n", "a\nb\n"), None);
         assert_eq!(first_difference("a\nb\n", "a\nc\n"), Some(2));
         assert_eq!(first_difference("", "a\n"), Some(1));
-    }
-
-    #[test]
-    fn each_kind_has_its_commands() {
-        let registry = serde_json::json!({"kinds": [{
-            "name": "lamp", "doc": "A lamp.\nMore.", "scope": "project", "verbs": ["read", "delete"],
-            "actions": [{"verb": "break", "doc": "Breaks it.", "danger": "destroys"}], "streams": []
-        }]});
-        let text = commands(&registry);
-        assert!(text.contains("## lamp\n\nA lamp. (in a project)"), "{text}");
-        assert!(
-            text.contains("| `dvctl lamp break NAME` | Breaks it. (destroys) |"),
-            "{text}"
-        );
-        assert!(!text.contains("lamp create"), "{text}");
     }
 }

@@ -11,6 +11,10 @@ pub enum What {
     Openapi,
     /// The GraphQL schema, in GraphQL's own language.
     Graphql,
+    /// The commands of `dvctl`, as Markdown.
+    Commands,
+    /// The table of privileges, as Markdown.
+    Privileges,
 }
 
 /// Prints it to standard output.
@@ -19,6 +23,8 @@ pub fn print(what: What) -> anyhow::Result<()> {
     match what {
         What::Registry => println!("{}", serde_json::to_string_pretty(&registry.to_json())?),
         What::Graphql => print!("{}", server::graphql_sdl(&registry)),
+        What::Commands => print!("{}", server::commands(&registry)),
+        What::Privileges => print!("{}", server::privileges(&registry)),
         What::Openapi => println!(
             "{}",
             serde_json::to_string_pretty(&server::openapi(&registry))?

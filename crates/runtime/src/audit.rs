@@ -4,7 +4,7 @@
 //! the object. Chaining and sealing come with the identity crate.
 
 use crate::gate::{Actor, Request, Surface};
-use crate::{ActorKind, Cx};
+use crate::{ActorKind, Cx, Trace};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use model::{Error, Result, Timestamp};
@@ -39,6 +39,9 @@ pub struct Row {
     pub address: Option<String>,
     /// Follows the request through every log.
     pub request_id: String,
+    /// Where the request stands among others.
+    #[serde(default, skip_serializing_if = "Trace::is_empty")]
+    pub trace: Trace,
     /// `vm.start`.
     pub action: String,
     /// Project of the object.
@@ -47,7 +50,7 @@ pub struct Row {
     /// Name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// SHA-256 of what was asked.
+    /// SHA-256 of what was asked, without its secrets: a short secret could be guessed from its hash.
     pub asked: String,
     /// `ok`, or the code of the error; only in outcomes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,10 +142,13 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         surface: request.surface,
         address: request.from.map(|a| a.to_string()),
         request_id: request.id.clone(),
+        trace: request.trace.clone(),
         action: format!("{}.{}", request.op.kind(), request.op.privilege_verb()),
         project: request.op.project().map(str::to_owned),
         name: request.op.name().map(str::to_owned),
-        asked: hex::encode(Sha256::digest(format!("{:?}", request.op).as_bytes())),
+        asked: hex::encode(Sha256::digest(
+            format!("{:?}", declared.masked(&request.op)).as_bytes(),
+        )),
         result: None,
         duration_ms: None,
     };

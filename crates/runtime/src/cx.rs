@@ -3,6 +3,7 @@
 
 use crate::event::{Events, Severity};
 use crate::life::Life;
+use crate::trace::Cause;
 use crate::{
     Actor, Answer, Cache, Clock, Desk, Gate, NoSeal, Op, Place, Registry, Request, Row, Seal,
     Surface, SystemClock, object_ref,
@@ -391,21 +392,38 @@ impl Cx {
 
     /// A request of one of our own loops, through the gate like any other.
     pub async fn submit(&self, op: Op, reason: &str) -> Result<Answer> {
-        let id = format!(
-            "{}-{}",
-            reason.replace(' ', "-"),
-            self.clock().uid().short()
-        );
-        let request = Request::new(id, Actor::system(reason), Surface::Inside, op);
+        // What goes back to somebody's request carries its id, so that it is found under it in every process.
+        let cause = Cause::now();
+        let id = match &cause {
+            Some(cause) => cause.request_id.clone(),
+            None => format!(
+                "{}-{}",
+                reason.replace(' ', "-"),
+                self.clock().uid().short()
+            ),
+        };
+        let mut request = Request::new(id, Actor::system(reason), Surface::Inside, op);
+        if let Some(cause) = cause {
+            request.trace = cause.trace;
+            request.trace.causation_id = Some(cause.request_id);
+        }
         let admitted = self.gate().admit(request)?;
         self.desk().carry_out(admitted).await
     }
 
     /// Records an event about an object.
     pub async fn event(&self, about: &ObjectRef, event: &str, message: &str, severity: Severity) {
+        let cause = Cause::now().or_else(|| {
+            let key = crate::object_key(&about.kind, about.project.as_deref(), &about.name);
+            let row = self.cache().row(&about.kind, &key)?;
+            (!row.request_id.is_empty()).then(|| Cause {
+                request_id: row.request_id.to_string(),
+                trace: crate::Trace::default(),
+            })
+        });
         self.0
             .events
-            .record(self.clock().now(), about, event, message, severity, None)
+            .record(self.clock().now(), about, event, message, severity, cause)
             .await;
     }
 

@@ -25,11 +25,13 @@ mod draft;
 mod engine;
 mod gate;
 mod key;
+mod offer;
 mod registry;
 mod secret;
 mod subsystem;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 
 pub use authority::{Authority, CaCertificate, Holder, Issued, LoginCode, TlsIdentity};
 pub use cache::{Cache, Delta, Listed, Query, Row};
@@ -40,12 +42,14 @@ pub use draft::Draft;
 pub use engine::{Controller, Engine, Next, Watch};
 pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
 pub use key::{object_key, object_ref, unique_key};
+pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};
 pub use secret::{NoSeal, Seal};
 pub use store::{Key, Revision};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
 pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};
 pub use task::{Proc, Undo, UndoCall};
+pub use trace::Trace;
 
 /// The subsystems that the spine itself brings: `task`, `node`, `setting`.
 pub static SUBSYSTEMS: &[&Subsystem] = &[&task::SUBSYSTEM, &node::SUBSYSTEM, &setting::SUBSYSTEM];

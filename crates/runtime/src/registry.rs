@@ -1,6 +1,6 @@
 //! All declared subsystems with their compiled schemas: what every surface interprets.
 
-use crate::Subsystem;
+use crate::{Op, Run, Subsystem, secret};
 use model::{Error, Kind, Result, Violation, nearest};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -36,6 +36,32 @@ impl Declared {
             Some((_, schema, validator)) => check(validator, schema, params, ""),
             None => Vec::new(),
         }
+    }
+}
+
+impl Declared {
+    /// The parameters of an action, without its secrets.
+    pub(crate) fn masked_input(&self, verb: &str, params: &Value) -> Value {
+        let mut params = params.clone();
+        if let Some((_, schema, _)) = self.inputs.iter().find(|(name, _, _)| *name == verb) {
+            secret::mask_all(schema, &mut params);
+        }
+        params
+    }
+
+    /// A request without the secrets in it.
+    pub(crate) fn masked(&self, op: &Op) -> Op {
+        let mut op = op.clone();
+        match &mut op {
+            Op::Create { body, .. } | Op::Update { body, .. } | Op::Patch { body, .. } => {
+                if let Some(spec) = body.get_mut("spec") {
+                    secret::mask_all(&self.spec, spec);
+                }
+            }
+            Op::Act { verb, params, .. } => *params = self.masked_input(verb, params),
+            _ => {}
+        }
+        op
     }
 }
 
@@ -81,8 +107,24 @@ impl Registry {
                     )));
                 }
                 let schema = (action.input)().to_value();
+                let kept = matches!(subsystem.run(action.verb), Some(Run::Procedure(_)));
+                if kept && mentions(&schema, model::schema::SECRET) {
+                    return Err(Error::internal(format!(
+                        "{}.{} takes a secret, and the parameters of a procedure are kept in its task: let it name a \
+                         field of the spec or an object that holds the secret",
+                        kind.name, action.verb
+                    )));
+                }
                 let validator = compile(&schema, action.verb)?;
                 inputs.push((action.verb, schema, validator));
+            }
+            for stream in kind.streams {
+                if mentions(&(stream.input)().to_value(), model::schema::SECRET) {
+                    return Err(Error::internal(format!(
+                        "stream {}.{} takes a secret, and the parameters of a stream stand in its address",
+                        kind.name, stream.name
+                    )));
+                }
             }
             let validator = compile(&spec, "spec")?;
             let has_secrets = mentions(&spec, model::schema::SECRET);
@@ -203,7 +245,10 @@ fn check(
                 out.push(Violation::new(join(&field, name), "is required"));
             }
             _ => {
-                let shown = e.instance().to_string();
+                let shown = match hides(schema, e.instance_path().as_str()) {
+                    true => "what is given".to_owned(),
+                    false => e.instance().to_string(),
+                };
                 let shown: String = if shown.chars().count() > 80 {
                     shown.chars().take(77).chain("...".chars()).collect()
                 } else {
@@ -223,6 +268,32 @@ fn check(
     }
     out.dedup();
     out
+}
+
+/// Whether the value at a JSON pointer is a secret, lies in one, or holds one: then no error may show it.
+fn hides(schema: &Value, pointer: &str) -> bool {
+    let mut path = String::new();
+    for part in pointer.split('/') {
+        path = dotted(&path, &format!("/{part}"));
+        match model::schema::at(schema, &path) {
+            Some(here) if carries(here, model::schema::SECRET) => return true,
+            Some(_) => {}
+            // Nobody knows what stands there.
+            None => return mentions(schema, model::schema::SECRET),
+        }
+    }
+    model::schema::at(schema, &path).is_some_and(|here| mentions(here, model::schema::SECRET))
+}
+
+/// Whether a schema, or a branch of it, carries a word of ours.
+fn carries(schema: &Value, word: &str) -> bool {
+    model::schema::flagged(schema, word)
+        || ["anyOf", "oneOf", "allOf"].iter().any(|branch| {
+            schema
+                .get(*branch)
+                .and_then(Value::as_array)
+                .is_some_and(|list| list.iter().any(|one| carries(one, word)))
+        })
 }
 
 fn known_fields(schema: &Value) -> Vec<&str> {

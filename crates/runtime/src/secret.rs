@@ -96,6 +96,20 @@ pub(crate) fn open_all(
     )
 }
 
+/// A value that may be shown: what is sealed in it is only said to be sealed.
+pub(crate) fn blunt(value: &Value) -> Value {
+    match value {
+        Value::String(text) if text.starts_with(MARK) => MARK.into(),
+        Value::Array(list) => list.iter().map(blunt).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.clone(), blunt(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        other => other.clone(),
+    }
+}
+
 /// Replaces every secret by null.
 pub(crate) fn mask_all(spec_schema: &Value, spec: &mut Value) {
     // Masking cannot fail: the closure returns no error.

@@ -6,9 +6,10 @@ use crate::net::Peer;
 use crate::streams::Tickets;
 use crate::{Limits, graphql};
 use model::{Error, ObjectRef, Result, Uid};
-use runtime::{Actor, Authority, Cx, Desk, Gate, Op, Request, Surface};
+use runtime::{Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, Surface, Trace};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What all requests share.
@@ -26,6 +27,8 @@ pub(crate) struct App {
     pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
+    /// Which surface offers which action.
+    pub surfaces: bytes::Bytes,
     /// Whether `/health/ready` may say yes.
     pub ready: AtomicBool,
     /// Requests in flight end, nothing new is taken; long streams are told to reconnect.
@@ -38,6 +41,8 @@ pub(crate) struct Call {
     pub app: Arc<App>,
     /// Follows it through every log.
     pub id: String,
+    /// Where it stands among others.
+    pub trace: Trace,
     pub peer: Peer,
     /// Who asks, or why he is not let in.
     actor: Result<Actor>,
@@ -45,11 +50,17 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(app: Arc<App>, id: String, peer: Peer, surface: Surface) -> Call {
+    pub(crate) fn new(
+        app: Arc<App>,
+        (id, trace): (String, Trace),
+        peer: Peer,
+        surface: Surface,
+    ) -> Call {
         let actor = peer.actor(&*app.authority, app.owner);
         Call {
             app,
             id,
+            trace,
             peer,
             actor,
             surface,
@@ -79,6 +90,13 @@ impl Call {
 
     /// For what is no operation on objects (the registry, metrics): somebody known, with this privilege.
     pub(crate) fn need(&self, kind: &str, verb: &str) -> Result<Actor> {
+        debug_assert!(
+            self.app.cx.registry().get(kind).is_some()
+                || crate::reference::OWN
+                    .iter()
+                    .any(|(own, does, _)| (*own, *does) == (kind, verb)),
+            "the privilege {kind}.{verb} is not in the table of privileges"
+        );
         let actor = self.actor()?;
         if actor.kind == runtime::ActorKind::Anonymous {
             return Err(Error::unauthenticated(
@@ -104,10 +122,42 @@ impl Call {
             .map(|row| row.uid)
     }
 
+    /// Through the gate, carried out, and counted.
+    pub(crate) async fn carry_out(&self, request: Request) -> Result<Answer> {
+        let begun = Instant::now();
+        let action = self.app.metrics.action(&self.app.cx, &request.op);
+        let surface = request.surface;
+        let outcome = match self.app.gate.admit(request) {
+            Ok(admitted) => self.app.desk.carry_out(admitted).await,
+            Err(error) => Err(error),
+        };
+        let code = outcome.as_ref().map_or_else(Error::code, |_| "OK");
+        self.app
+            .metrics
+            .acted(action, surface, code, begun.elapsed());
+        outcome
+    }
+
+    /// Through the gate and counted: for watches and streams, whose end is not their answer, and under another name
+    /// for what is no operation of its own.
+    pub(crate) fn admit(&self, request: Request, name: Option<&'static str>) -> Result<Admitted> {
+        let begun = Instant::now();
+        let mut action = self.app.metrics.action(&self.app.cx, &request.op);
+        action.1 = name.unwrap_or(action.1);
+        let surface = request.surface;
+        let outcome = self.app.gate.admit(request);
+        let code = outcome.as_ref().map_or_else(Error::code, |_| "OK");
+        self.app
+            .metrics
+            .acted(action, surface, code, begun.elapsed());
+        outcome
+    }
+
     /// A request for the gate.
     pub(crate) fn request(&self, op: Op) -> Result<Request> {
         let mut request = Request::new(self.id.clone(), self.actor()?, self.surface, op);
         request.from = self.peer.ip();
+        request.trace = self.trace.clone();
         Ok(request)
     }
 }

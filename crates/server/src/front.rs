@@ -10,25 +10,29 @@ use futures::FutureExt;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::{Error, What};
-use runtime::Surface;
+use runtime::{Surface, Trace};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Longest foreign request id that is kept.
-const ID: usize = 128;
+use tracing::Instrument;
 
 /// Answers one request.
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) -> Response {
     let begun = Instant::now();
-    let id = request_id(&app, request.headers());
-    let trace = trace_id(request.headers());
+    let (id, trace) = ids(&app, request.headers());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let call = Call::new(app.clone(), id.clone(), peer, Surface::Rest);
+    let ids = (id.clone(), trace.clone());
+    let call = Call::new(app.clone(), ids, peer, Surface::Rest);
     let actor = call.actor_name().to_owned();
     let from = call.peer.ip();
-    let routed = AssertUnwindSafe(route(call, request, &path)).catch_unwind();
+    let span = tracing::info_span!(
+        "asked",
+        request_id = id,
+        correlation_id = trace.correlation_id,
+        trace_id = trace.trace_id()
+    );
+    let routed = AssertUnwindSafe(route(call, request, &path).instrument(span)).catch_unwind();
     let (name, outcome) = match routed.await {
         Ok(answered) => answered,
         Err(_) => (
@@ -40,13 +44,15 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         Ok(response) => response,
         Err(failure) => failure.response(&id),
     };
-    seal(&app, &mut response, &id, &path);
+    seal(&app, &mut response, &path);
+    mark(&mut response, &id, &trace);
     let took = begun.elapsed();
     let status = response.status().as_u16();
     app.metrics.answered(name, status, took);
     tracing::info!(
         request_id = id,
-        trace_id = trace,
+        correlation_id = trace.correlation_id,
+        trace_id = trace.trace_id(),
         method = %method,
         path,
         status,
@@ -157,32 +163,37 @@ fn same_origin(request: &Request<Body>) -> Result<(), Failure> {
     }
 }
 
-/// The caller's id when it is harmless in a log, else a new one.
-pub(crate) fn request_id(app: &App, headers: &HeaderMap) -> String {
-    let good = |text: &&str| {
-        !text.is_empty()
-            && text.len() <= ID
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    };
-    headers
-        .get("x-request-id")
-        .and_then(|v| v.to_str().ok())
-        .filter(good)
-        .map(str::to_owned)
-        .unwrap_or_else(|| app.cx.clock().uid().to_string())
+/// The id that follows the request through every log: the caller's when it is harmless there, else a new one. And where
+/// the request stands among others.
+pub(crate) fn ids(app: &App, headers: &HeaderMap) -> (String, Trace) {
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let id = header("x-request-id")
+        .and_then(runtime::trace::kept)
+        .unwrap_or_else(|| app.cx.clock().uid().to_string());
+    (id, Trace::read(header, rand::random(), rand::random()))
 }
 
-/// The trace that a W3C `traceparent` names.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let id = text.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+/// Tells the caller under which ids his request is found.
+pub(crate) fn mark(response: &mut Response, id: &str, trace: &Trace) {
+    let ids = [
+        ("x-request-id", Some(id)),
+        (
+            "x-correlation-id",
+            Some(trace.correlation_id.as_deref().unwrap_or(id)),
+        ),
+        ("x-causation-id", trace.causation_id.as_deref()),
+        ("traceparent", trace.traceparent.as_deref()),
+        ("tracestate", trace.tracestate.as_deref()),
+    ];
+    for (name, value) in ids {
+        if let Some(value) = value {
+            reply::set(response, HeaderName::from_static(name), value);
+        }
+    }
 }
 
 /// Headers that every response has.
-fn seal(app: &App, response: &mut Response, id: &str, path: &str) {
+fn seal(app: &App, response: &mut Response, path: &str) {
     const ALL: [(&str, &str); 6] = [
         ("strict-transport-security", "max-age=31536000"),
         ("x-content-type-options", "nosniff"),
@@ -211,7 +222,6 @@ fn seal(app: &App, response: &mut Response, id: &str, path: &str) {
             HeaderValue::from_static("v1"),
         );
     }
-    reply::set(response, HeaderName::from_static("x-request-id"), id);
     let ends = app.closing.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     if ends && response.version() == http::Version::HTTP_11 {
         reply::set(response, CONNECTION, "close");

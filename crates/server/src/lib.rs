@@ -15,6 +15,7 @@ mod metrics;
 mod net;
 mod openapi;
 mod pages;
+mod reference;
 mod reply;
 mod rest;
 mod server;
@@ -26,6 +27,7 @@ pub use health::{Check, Finding};
 pub use limits::Limits;
 pub use net::Listeners;
 pub use openapi::openapi;
+pub use reference::{Offered, commands, privileges, surfaces};
 pub use server::{Builder, Ended, Server};
 
 /// The gRPC messages and the service, generated from `proto/debvisor.proto`.

@@ -3,12 +3,15 @@
 //! Labels are few and closed: surface, operation (a declared verb, never a path or a name) and status.
 
 use parking_lot::Mutex;
+use runtime::{Cx, Op, Surface};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// Upper edges in seconds.
-const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+const BUCKETS: [f64; 11] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
 
 #[derive(Default)]
 struct Series {
@@ -17,26 +20,92 @@ struct Series {
     buckets: [u64; BUCKETS.len()],
 }
 
+impl Series {
+    fn add(&mut self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.count += 1;
+        self.seconds += seconds;
+        for (edge, bucket) in BUCKETS.iter().zip(&mut self.buckets) {
+            if seconds <= *edge {
+                *bucket += 1;
+            }
+        }
+    }
+
+    fn lines(&self, out: &mut String, name: &str, labels: &str) {
+        for (edge, count) in BUCKETS.iter().zip(&self.buckets) {
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{edge}\"}} {count}");
+        }
+        let _ = writeln!(
+            out,
+            "{name}_bucket{{{labels},le=\"+Inf\"}} {}\n{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {}",
+            self.count, self.seconds, self.count
+        );
+    }
+}
+
+/// Kind and verb of a request, both declared; what is not declared is counted as `unknown`, so that nobody can make
+/// series by asking for nonsense.
+pub(crate) type Action = (&'static str, &'static str);
+
 /// The counters of one server.
 #[derive(Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, u16), Series>>,
+    actions: Mutex<BTreeMap<(Action, &'static str, &'static str), Series>>,
     open: Mutex<BTreeMap<&'static str, i64>>,
 }
 
 impl Metrics {
     /// Counts one answered request.
     pub(crate) fn answered(&self, route: &'static str, status: u16, took: Duration) {
-        let seconds = took.as_secs_f64();
         let mut requests = self.requests.lock();
-        let series = requests.entry((route, status)).or_default();
-        series.count += 1;
-        series.seconds += seconds;
-        for (edge, bucket) in BUCKETS.iter().zip(&mut series.buckets) {
-            if seconds <= *edge {
-                *bucket += 1;
-            }
-        }
+        requests.entry((route, status)).or_default().add(took);
+    }
+
+    /// What a request is counted as.
+    pub(crate) fn action(&self, cx: &Cx, op: &Op) -> Action {
+        let Some(kind) = cx.registry().get(op.kind()).map(|d| d.kind()) else {
+            return ("unknown", "unknown");
+        };
+        let verb = match op {
+            Op::Get { .. } => "show",
+            Op::List { .. } => "list",
+            Op::Watch { .. } => "watch",
+            Op::Create { .. } => "create",
+            Op::Update { .. } => "update",
+            Op::Patch { .. } => "patch",
+            Op::Delete { .. } => "delete",
+            Op::Act { verb, .. } => kind.action(verb).map_or("unknown", |a| a.verb),
+            Op::Stream { stream, .. } => kind
+                .streams
+                .iter()
+                .find(|s| s.name == stream)
+                .map_or("unknown", |s| s.name),
+        };
+        (kind.name, verb)
+    }
+
+    /// Counts one request that came to the gate; `code` is that of its error, or `OK`.
+    pub(crate) fn acted(
+        &self,
+        action: Action,
+        surface: Surface,
+        code: &'static str,
+        took: Duration,
+    ) {
+        let surface = match surface {
+            Surface::Rest => "rest",
+            Surface::GraphQl => "graphql",
+            Surface::Grpc => "grpc",
+            Surface::Watch => "watch",
+            Surface::Inside => "inside",
+        };
+        let mut actions = self.actions.lock();
+        actions
+            .entry((action, surface, code))
+            .or_default()
+            .add(took);
     }
 
     /// Counts something that stays open (a watch, a stream) until the guard is dropped.
@@ -59,14 +128,17 @@ impl Metrics {
         let name = "debvisor_http_request_duration_seconds";
         for ((route, status), series) in &*self.requests.lock() {
             let labels = format!("route=\"{route}\",status=\"{status}\"");
-            for (edge, count) in BUCKETS.iter().zip(&series.buckets) {
-                let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{edge}\"}} {count}");
-            }
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{{labels},le=\"+Inf\"}} {}\n{name}_sum{{{labels}}} {}\n{name}_count{{{labels}}} {}",
-                series.count, series.seconds, series.count
-            );
+            series.lines(&mut out, name, &labels);
+        }
+        let name = "debvisor_action_duration_seconds";
+        let _ = writeln!(
+            out,
+            "# HELP {name} Time from the gate to the answer, by action, surface and the code of its error.\n\
+             # TYPE {name} histogram"
+        );
+        for (((kind, verb), surface, code), series) in &*self.actions.lock() {
+            let labels = format!("action=\"{kind}.{verb}\",surface=\"{surface}\",code=\"{code}\"");
+            series.lines(&mut out, name, &labels);
         }
         let _ = writeln!(
             out,

@@ -77,6 +77,10 @@ impl Builder {
                 graphql: graphql::schema(&registry)?,
                 openapi: to_bytes(openapi(&registry), "the OpenAPI description")?,
                 registry: to_bytes(registry.to_json(), "the registry")?,
+                surfaces: to_bytes(
+                    serde_json::json!({ "actions": crate::reference::surfaces(&registry)? }),
+                    "the table of surfaces",
+                )?,
                 ready: AtomicBool::new(true),
                 closing: CancellationToken::new(),
                 authority: self.authority,

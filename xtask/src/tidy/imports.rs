@@ -39,6 +39,11 @@ const TABLE: &[(&str, &[&str])] = &[
 const IN_TESTS: &[(&str, &str)] = &[
     // A real certificate authority behind the TLS of the tests; the server itself knows only a trait.
     ("server", "identity"),
+    // The real server, which the tests run the real program against.
+    ("dvctl", "identity"),
+    ("dvctl", "runtime"),
+    ("dvctl", "server"),
+    ("dvctl", "store"),
 ];
 
 /// A crate of that name is a sign of a missing word in `model` or a missing verb in `host`.

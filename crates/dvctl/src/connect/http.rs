@@ -53,7 +53,8 @@ pub struct Answer {
 }
 
 impl Request {
-    /// A request; `path` begins after `/api/v1` (or with `/api/`) and may carry a query.
+    /// A request; `path` begins after `/api/v1` (or with `/api/`, or is `/metrics`) and may carry a
+    /// query.
     pub fn new(method: http::Method, path: impl Into<String>) -> Self {
         Request {
             method,
@@ -192,9 +193,9 @@ impl Client {
     fn build(&self, request: &Request, body: Body) -> Result<http::Request<Body>> {
         let mut out = http::Request::builder()
             .method(request.method.clone())
-            .uri(match request.path.starts_with("/api/") {
-                true => request.path.clone(),
-                false => format!("/api/v1{}", request.path),
+            .uri(match request.path.as_str() {
+                path if path.starts_with("/api/") || path == "/metrics" => path.to_owned(),
+                _ => format!("/api/v1{}", request.path),
             })
             .header("host", self.host())
             .header("user-agent", concat!("dvctl/", env!("CARGO_PKG_VERSION")));

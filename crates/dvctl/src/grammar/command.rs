@@ -310,8 +310,20 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
             .subcommand(Command::new("actions").about("Every verb of every kind, with its danger"))
             .subcommand(
                 Command::new("parity")
-                    .about("Which surface offers which verb; exit code 1 when one misses any"),
-            ),
+                    .about("Which surface offers which action")
+                    .arg(
+                        Arg::new("check")
+                            .long("check")
+                            .action(ArgAction::SetTrue)
+                            .help("Show only gaps; exit code 1 when one is not in the list of exceptions with its reason"),
+                    ),
+            )
+            .subcommand(
+                Command::new("stats").about(
+                    "Calls, errors and times of every action since the server started; -o wide by surface",
+                ),
+            )
+            .after_help("Examples:\n  dvctl api actions\n  dvctl api parity --check\n  dvctl api stats -o wide"),
         "completion" => command
             .arg(
                 Arg::new("shell")

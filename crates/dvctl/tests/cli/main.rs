@@ -1,4 +1,5 @@
-//! `dvctl` as people run it: the real binary against a small server on a unix socket.
+//! `dvctl` as people run it: the real binary against a small server on a unix socket, and (in `real`) against the real
+//! one.
 
 #![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
 #![allow(
@@ -7,9 +8,15 @@
 )]
 
 mod completion;
+#[path = "../../../server/tests/surfaces/demo.rs"]
+mod demo;
 mod errors;
 mod flags;
+#[allow(dead_code, reason = "the server's own tests use more of it")]
+#[path = "../../../server/tests/surfaces/house.rs"]
+mod house;
 mod objects;
+mod real;
 mod server;
 mod tasks;
 

@@ -7,7 +7,7 @@ use crate::event::Severity;
 use crate::gate::Request;
 use crate::subsystem::Run;
 use crate::task::{self, Edit, TaskSpec};
-use crate::{Draft, object_key};
+use crate::{Draft, object_key, secret};
 use model::{Error, Hold, Meta, Name, ObjectRef, Result, Uid, VERSION};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -102,9 +102,11 @@ impl Desk {
             action: format!("{}.{verb}", target.kind),
             target: target.clone(),
             target_uid: old.meta.uid,
-            params,
+            // Tasks are read by whoever may read tasks, and what is read from them is not masked.
+            params: declared.masked_input(verb, &params),
             actor: by(&request.actor),
             request_id: request.id.clone(),
+            trace: request.trace.clone(),
             place: declared.place,
             procedure: matches!(run, Run::Procedure(_)),
             generation: old.meta.generation,
@@ -124,7 +126,7 @@ impl Desk {
                     Some(old.spec.clone()),
                     old.status.clone(),
                 );
-                edit(&mut draft, &task.params)?;
+                edit(&mut draft, &params)?;
                 let (meta, spec) = (draft.meta, draft.spec);
                 let ready = self.admit(
                     request,
@@ -272,7 +274,7 @@ fn edits(old: &Value, new: &Value) -> Vec<Edit> {
         .filter(|(name, value)| old.get(*name) != Some(value))
         .map(|(name, value)| Edit {
             field: name.clone(),
-            value: value.clone(),
+            value: secret::blunt(value),
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use crate::cx::{store_error, to_bytes};
 use crate::event::Severity;
 use crate::gate::{Op, Request};
 use crate::registry::Declared;
+use crate::trace::Cause;
 use crate::{Draft, object_key, secret};
 use model::schema::{self, IMMUTABLE, REF};
 use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
@@ -451,7 +452,10 @@ impl Desk {
         message: &str,
         severity: Severity,
     ) {
-        let id = Some(request.id.clone());
+        let cause = Some(Cause {
+            request_id: request.id.clone(),
+            trace: request.trace.clone(),
+        });
         self.cx
             .events()
             .record(
@@ -460,7 +464,7 @@ impl Desk {
                 event,
                 &format!("{message} by {}", request.actor.name),
                 severity,
-                id,
+                cause,
             )
             .await;
     }
@@ -512,7 +516,7 @@ fn immutables(spec_schema: &Value, old: &Value, new: &Value) -> Vec<Violation> {
             (*now != was).then(|| {
                 Violation::new(
                     format!("spec.{path}"),
-                    format!("is {was} and cannot change"),
+                    format!("is {} and cannot change", secret::blunt(&was)),
                 )
                 .hint("make a new object, or leave the field as it is")
             })

@@ -6,7 +6,8 @@
 mod conditions;
 mod queue;
 
-use crate::{Cx, Delta, object_ref};
+use crate::trace::Cause;
+use crate::{Cx, Delta, Trace, object_ref};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::{Error, Kind, Result};
@@ -187,7 +188,12 @@ async fn work(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
         let request_id = row.as_ref().map_or("", |row| &*row.request_id);
         let span =
             tracing::info_span!("reconcile", controller = controller.name(), %key, request_id);
-        let result = AssertUnwindSafe(controller.reconcile(&cx, &key).instrument(span))
+        let cause = Cause {
+            request_id: request_id.to_owned(),
+            trace: Trace::default(),
+        };
+        let reconciled = cause.leads_to(controller.reconcile(&cx, &key).instrument(span));
+        let result = AssertUnwindSafe(reconciled)
             .catch_unwind()
             .await
             .unwrap_or_else(|panic| {

@@ -6,6 +6,7 @@ mod file;
 
 pub use file::FileLog;
 
+use crate::trace::{Cause, Trace};
 use futures::future::BoxFuture;
 use model::{ObjectRef, Timestamp};
 use parking_lot::Mutex;
@@ -45,6 +46,9 @@ pub struct Event {
     /// The request that led to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Where that request stands among others.
+    #[serde(default, skip_serializing_if = "Trace::is_empty")]
+    pub trace: Trace,
 }
 
 /// Where events are kept.
@@ -85,8 +89,12 @@ impl Events {
         event: &str,
         message: &str,
         severity: Severity,
-        request_id: Option<String>,
+        cause: Option<Cause>,
     ) {
+        let (request_id, trace) = match cause {
+            Some(cause) => (Some(cause.request_id), cause.trace),
+            None => (None, Trace::default()),
+        };
         let event = Event {
             seq: 0,
             time,
@@ -95,13 +103,17 @@ impl Events {
             message: message.into(),
             severity,
             request_id,
+            trace,
         };
         self.accept(event).await;
     }
 
     /// Takes an event as it is: how an agent's events arrive.
     pub async fn accept(&self, mut event: Event) {
-        tracing::info!(event = %event.event, about = %event.about, detail = %event.message, "event");
+        tracing::info!(
+            event = %event.event, about = %event.about, detail = %event.message,
+            request_id = event.request_id, "event"
+        );
         event.seq = self.log.append(event.clone()).await;
         let _ = self.live.send(Arc::new(event));
     }

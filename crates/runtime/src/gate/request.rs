@@ -1,6 +1,6 @@
 //! What surfaces hand to the gate.
 
-use crate::Query;
+use crate::{Query, Trace};
 use model::ObjectRef;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -97,6 +97,8 @@ pub struct Request {
     pub if_match: Option<String>,
     /// Check everything, write nothing.
     pub dry_run: bool,
+    /// Where it stands among others.
+    pub trace: Trace,
 }
 
 impl Request {
@@ -111,6 +113,7 @@ impl Request {
             idempotency: None,
             if_match: None,
             dry_run: false,
+            trace: Trace::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::types::{KIND, Task, TaskState};
 use crate::desk::key_of;
 use crate::event::Severity;
+use crate::trace::Cause;
 use crate::{Cx, Obj, Run, Until, object_key};
 use model::ObjectRef;
 use serde_json::Value;
@@ -233,7 +234,7 @@ async fn write(cx: &Cx, key: &Key, task: &Obj<Task>, verdict: &Verdict) -> model
             &task.spec.action,
             *state,
             message,
-            &task.spec.request_id,
+            task.spec.cause(),
         )
         .await;
     }
@@ -247,7 +248,7 @@ pub(super) async fn announce(
     action: &str,
     state: TaskState,
     message: &str,
-    request_id: &str,
+    cause: Cause,
 ) {
     let verb = action.rsplit('.').next().unwrap_or_default();
     let declared = cx
@@ -267,13 +268,6 @@ pub(super) async fn announce(
     };
     let now = cx.clock().now();
     cx.events()
-        .record(
-            now,
-            target,
-            &event,
-            message,
-            severity,
-            Some(request_id.to_owned()),
-        )
+        .record(now, target, &event, message, severity, Some(cause))
         .await;
 }

@@ -118,9 +118,15 @@ pub(crate) async fn run_one(cx: &Cx, key: &Key, token: CancellationToken) {
     let Some(task) = cx.get_key::<Task>(key) else {
         return;
     };
-    let span =
-        tracing::info_span!("task", task = %task.metadata.name, request_id = %task.spec.request_id);
-    if let Err(error) = drive(cx, key, &task, token).instrument(span).await {
+    let span = tracing::info_span!(
+        "task", task = %task.metadata.name, request_id = %task.spec.request_id,
+        correlation_id = task.spec.trace.correlation_id, trace_id = task.spec.trace.trace_id(),
+    );
+    let driven = task
+        .spec
+        .cause()
+        .leads_to(drive(cx, key, &task, token).instrument(span));
+    if let Err(error) = driven.await {
         // The journal is as it was: the same step is tried again.
         tracing::warn!(task = %task.metadata.name, ?error, "procedure cannot go on now");
     }
@@ -389,7 +395,7 @@ async fn finish_with(
         &task.spec.action,
         state,
         &message,
-        &task.spec.request_id,
+        task.spec.cause(),
     )
     .await;
     Journal::read(cx, task.metadata.uid).await?.forget(cx).await

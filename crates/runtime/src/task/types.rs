@@ -1,6 +1,7 @@
 //! What a task is made of.
 
-use crate::Place;
+use crate::trace::Cause;
+use crate::{Place, Trace};
 use model::{
     Action, Column, Condition, Danger, Kind, ObjectRef, Resource, Scope, StreamKind, Timestamp,
     Uid, Unit, Verb, Way, WorkStyle, schema,
@@ -75,13 +76,16 @@ pub struct TaskSpec {
     pub target: ObjectRef,
     /// The object's identity: a later object of the same name is another one.
     pub target_uid: Uid,
-    /// Parameters of the action.
+    /// Parameters of the action; secret ones are null here.
     #[serde(default)]
     pub params: Value,
     /// Who asked.
     pub actor: String,
     /// The request that made it.
     pub request_id: String,
+    /// Where that request stands among others.
+    #[serde(default, skip_serializing_if = "Trace::is_empty")]
+    pub trace: Trace,
     /// Where it runs.
     pub place: Place,
     /// Whether it is a procedure; else it waits for an intent.
@@ -97,6 +101,16 @@ pub struct TaskSpec {
     /// Set to end it early.
     #[serde(default)]
     pub cancel: bool,
+}
+
+impl TaskSpec {
+    /// What the task goes back to.
+    pub(crate) fn cause(&self) -> Cause {
+        Cause {
+            request_id: self.request_id.clone(),
+            trace: self.trace.clone(),
+        }
+    }
 }
 
 /// A field of the spec that an intent changed.

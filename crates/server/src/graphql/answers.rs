@@ -51,8 +51,7 @@ pub(super) fn body(ctx: &ResolverContext<'_>, spec: &Shape) -> Value {
 
 /// Through the gate, and carried out.
 pub(super) async fn carry_out(call: &Call, op: Op) -> Result<Answer> {
-    let admitted = call.app.gate.admit(call.request(op)?)?;
-    call.app.desk.carry_out(admitted).await
+    call.carry_out(call.request(op)?).await
 }
 
 pub(super) async fn write(ctx: &ResolverContext<'_>, call: &Call, op: Op) -> Result<Answer> {
@@ -60,8 +59,7 @@ pub(super) async fn write(ctx: &ResolverContext<'_>, call: &Call, op: Op) -> Res
     request.if_match = text(ctx, "if_match");
     request.idempotency = text(ctx, "idempotency_key");
     request.dry_run = argument(ctx, "dry_run") == Some(Graph::Boolean(true));
-    let admitted = call.app.gate.admit(request)?;
-    call.app.desk.carry_out(admitted).await
+    call.carry_out(request).await
 }
 
 pub(super) async fn one(ctx: &ResolverContext<'_>, op: Op, writes: bool) -> Out {

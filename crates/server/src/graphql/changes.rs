@@ -67,7 +67,7 @@ fn watch<'a>(
             .map(crate::watch::parse_revision)
             .transpose()?,
     };
-    let admitted = call.app.gate.admit(call.request(op)?)?;
+    let admitted = call.admit(call.request(op)?, None)?;
     let events = call.app.desk.watch(&admitted)?;
     let open = call.app.metrics.opened("watch");
     let (call, closing) = (call.clone(), call.app.closing.clone());

@@ -13,6 +13,8 @@ mod types;
 mod weigh;
 mod writes;
 
+pub(crate) use shape::lower_camel;
+
 use crate::app::Call;
 use crate::reply::{self, Failure, Outcome};
 use crate::rest::read_json;

@@ -68,7 +68,7 @@ pub(super) struct Part {
 }
 
 /// `security-group` as `securityGroup`.
-pub(super) fn lower_camel(name: &str) -> String {
+pub(crate) fn lower_camel(name: &str) -> String {
     let camel = crate::openapi::camel(name);
     let mut letters = camel.chars();
     match letters.next() {

@@ -15,10 +15,13 @@ use axum::body::Body;
 use futures::FutureExt;
 use http::Request;
 use model::{Error, Result};
+use prost::Message;
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 use tower::ServiceExt;
+use tracing::Instrument;
 
 /// What `build.rs` makes of `proto/debvisor.proto`.
 #[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
@@ -33,6 +36,20 @@ mod health_v1 {
 }
 
 const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+
+/// The methods of the generic service, as its descriptor has them.
+pub(crate) fn methods() -> Result<BTreeSet<String>> {
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS)
+        .map_err(|e| Error::internal("the descriptors of the gRPC services").because(e))?;
+    Ok(set
+        .file
+        .iter()
+        .flat_map(|file| &file.service)
+        .filter(|service| service.name() == "Resources")
+        .flat_map(|service| &service.method)
+        .map(|method| method.name().to_owned())
+        .collect())
+}
 
 /// Largest message of a client; the same as a JSON body.
 const MESSAGE: usize = 1024 * 1024;
@@ -63,9 +80,10 @@ async fn answer(
     mut request: Request<Body>,
 ) -> axum::response::Response {
     let begun = Instant::now();
-    let id = front::request_id(&app, request.headers());
+    let (id, trace) = front::ids(&app, request.headers());
     let path = request.uri().path().to_owned();
-    let call = crate::app::Call::new(app.clone(), id.clone(), peer, runtime::Surface::Grpc);
+    let ids = (id.clone(), trace.clone());
+    let call = crate::app::Call::new(app.clone(), ids, peer, runtime::Surface::Grpc);
     let actor = call.actor_name().to_owned();
     // Reflection and health are for whoever is known, like everything here.
     let known = call.need("registry", "read");
@@ -74,7 +92,13 @@ async fn answer(
         Err(error) => convert::status(&error, &id).into_http(),
         Ok(_) => {
             request.extensions_mut().insert(call);
-            let routed = AssertUnwindSafe(router.oneshot(request)).catch_unwind();
+            let span = tracing::info_span!(
+                "asked",
+                request_id = id,
+                correlation_id = trace.correlation_id,
+                trace_id = trace.trace_id()
+            );
+            let routed = AssertUnwindSafe(router.oneshot(request).instrument(span)).catch_unwind();
             match routed.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
@@ -85,11 +109,7 @@ async fn answer(
             }
         }
     };
-    crate::reply::set(
-        &mut response,
-        http::HeaderName::from_static("x-request-id"),
-        &id,
-    );
+    front::mark(&mut response, &id, &trace);
     let took = begun.elapsed();
     let code = response
         .headers()
@@ -101,6 +121,8 @@ async fn answer(
         .answered("grpc", code.parse().unwrap_or(0), took);
     tracing::info!(
         request_id = id,
+        correlation_id = trace.correlation_id,
+        trace_id = trace.trace_id(),
         path,
         grpc_status = code,
         actor,

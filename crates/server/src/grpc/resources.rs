@@ -65,8 +65,7 @@ impl<T> Asked<T> {
         request.if_match.clone_from(&self.if_match);
         request.idempotency.clone_from(&self.idempotency);
         request.dry_run = dry_run;
-        let admitted = self.call.app.gate.admit(request)?;
-        self.call.app.desk.carry_out(admitted).await
+        self.call.carry_out(request).await
     }
 
     fn reply<R>(&self, outcome: Result<R>) -> Result<Response<R>, Status> {
@@ -250,7 +249,7 @@ impl resources_server::Resources for Resources {
                     .map(parse_revision)
                     .transpose()?,
             };
-            let admitted = asked.call.app.gate.admit(asked.call.request(op)?)?;
+            let admitted = asked.call.admit(asked.call.request(op)?, None)?;
             asked.call.app.desk.watch(&admitted)
         };
         let events = opened().map_err(|error| status(&error, &asked.call.id))?;

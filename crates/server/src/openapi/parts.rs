@@ -218,6 +218,10 @@ pub(super) fn fixed_paths() -> Map<String, Value> {
         ),
     );
     out.insert(
+        "/api/v1/surfaces".into(),
+        simple("getSurfaces", "Which surface offers which action.", none()),
+    );
+    out.insert(
         "/api/v1/whoami".into(),
         simple("whoami", "Who you are to this server.", none()),
     );

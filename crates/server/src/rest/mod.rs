@@ -62,6 +62,10 @@ pub(crate) async fn answer(
             Ok(_) => Ok(reply::tagged(request.headers(), app.registry.clone())),
             Err(error) => Err(error.into()),
         },
+        Route::Surfaces => match call.need("registry", "read") {
+            Ok(_) => Ok(reply::tagged(request.headers(), app.surfaces.clone())),
+            Err(error) => Err(error.into()),
+        },
         Route::Whoami => session::whoami(&call),
         Route::Login => session::login(&call, request).await,
         Route::LoginCode => session::make_code(&call).await,

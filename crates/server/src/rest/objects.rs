@@ -32,8 +32,7 @@ pub(super) async fn collection(
         project,
         query: params.query()?,
     };
-    let admitted = call.app.gate.admit(call.request(op)?)?;
-    match call.app.desk.carry_out(admitted).await? {
+    match call.carry_out(call.request(op)?).await? {
         Answer::List(listed) => Ok(list(kind, &listed)),
         answer => respond(call, answer, false),
     }
@@ -120,8 +119,7 @@ pub(super) async fn one(
         }
         _ => {
             Params::read(&parts.uri, &[])?;
-            let admitted = call.app.gate.admit(call.request(Op::Get { target })?)?;
-            let answer = call.app.desk.carry_out(admitted).await?;
+            let answer = call.carry_out(call.request(Op::Get { target })?).await?;
             if let Answer::Object { revision, .. } = &answer
                 && let Some(known) = parts.headers.get(IF_NONE_MATCH)
                 && tags(known.to_str().unwrap_or_default()).any(|tag| tag == *revision)
@@ -205,8 +203,7 @@ async fn write(call: &Call, headers: &HeaderMap, params: &Params, op: Op) -> Out
     request.if_match = if_match(headers)?;
     request.idempotency = text(headers, "idempotency-key")?;
     let dry_run = request.dry_run;
-    let admitted = call.app.gate.admit(request)?;
-    let answer = call.app.desk.carry_out(admitted).await?;
+    let answer = call.carry_out(request).await?;
     respond(call, answer, dry_run)
 }
 
@@ -320,7 +317,7 @@ fn respond(call: &Call, answer: Answer, dry_run: bool) -> Outcome {
 
 /// Intent, observation, conditions, claims, open tasks and recent events of one object, in one answer.
 pub(super) async fn explain(call: &Call, target: ObjectRef) -> Outcome {
-    let admitted = call.app.gate.admit(call.request(Op::Get { target })?)?;
+    let admitted = call.admit(call.request(Op::Get { target })?, Some("explain"))?;
     let explained = call.app.desk.explain(admitted).await?;
     Ok(reply::json(StatusCode::OK, &explained))
 }

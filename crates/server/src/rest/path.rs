@@ -7,7 +7,7 @@
 //! projects/{project}/{plural}/{name}        one of them
 //! .../{name}/actions/{verb}
 //! .../{name}/streams/{stream}[/ticket]
-//! registry  whoami  login  login/code  watch  events  explain/{kind}/{project or -}/{name}
+//! registry  surfaces  whoami  login  login/code  watch  events  explain/{kind}/{project or -}/{name}
 //! ```
 
 use http::Method;
@@ -16,7 +16,7 @@ use runtime::Registry;
 
 /// Words that no plural may be, because they have their own meaning in a path.
 pub(crate) const RESERVED: &[&str] = &[
-    "registry", "whoami", "login", "watch", "events", "explain", "actions", "streams",
+    "registry", "surfaces", "whoami", "login", "watch", "events", "explain", "actions", "streams",
 ];
 /// The word before a project's name.
 const PROJECTS: &str = "projects";
@@ -26,6 +26,7 @@ const CLUSTER: &str = "-";
 /// What a path means.
 pub(crate) enum Route {
     Registry,
+    Surfaces,
     Whoami,
     Login,
     LoginCode,
@@ -61,6 +62,7 @@ impl Route {
     pub(crate) fn methods(&self) -> Vec<Method> {
         match self {
             Route::Registry
+            | Route::Surfaces
             | Route::Whoami
             | Route::Watch
             | Route::Events
@@ -115,6 +117,7 @@ impl Route {
     pub(crate) fn name(&self, method: &Method) -> &'static str {
         match self {
             Route::Registry => "registry",
+            Route::Surfaces => "surfaces",
             Route::Whoami => "whoami",
             Route::Login | Route::LoginCode => "login",
             Route::Watch => "watch",
@@ -145,6 +148,7 @@ pub(crate) fn parse(registry: &Registry, rest: &str) -> Result<Route> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["registry"] => Ok(Route::Registry),
+        ["surfaces"] => Ok(Route::Surfaces),
         ["whoami"] => Ok(Route::Whoami),
         ["login"] => Ok(Route::Login),
         ["login", "code"] => Ok(Route::LoginCode),

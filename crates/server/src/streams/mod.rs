@@ -61,14 +61,19 @@ pub(crate) async fn answer(
     stream: &'static StreamKind,
     request: Request<Body>,
 ) -> Outcome {
+    // Whoever is unknown does not learn what parameters there are.
+    call.need(&target.kind, stream.name)?;
     let params = Params::any(request.uri())?;
     let ticket = params.get("ticket").map(str::to_owned);
     let input = input::read(stream, &params)?;
-    let admitted = call.app.gate.admit(call.request(Op::Stream {
-        target: target.clone(),
-        stream: stream.name.into(),
-        params: input,
-    })?)?;
+    let admitted = call.admit(
+        call.request(Op::Stream {
+            target: target.clone(),
+            stream: stream.name.into(),
+            params: input,
+        })?,
+        None,
+    )?;
     if stream.ticketed {
         let Some(uid) = call.uid_of(&target) else {
             return Err(Error::not_found(format!("there is no {target}")).into());

@@ -59,7 +59,7 @@ pub(crate) fn open(call: &Call, wanted: Vec<Op>) -> Outcome<BoxStream<'static, S
     for op in wanted {
         let kind = op.kind().to_owned();
         let request = call.request(op)?;
-        let admitted = call.app.gate.admit(request)?;
+        let admitted = call.admit(request, None)?;
         let id = call.id.clone();
         let events = match call.app.desk.watch(&admitted) {
             Ok(events) => events,

@@ -1,8 +1,10 @@
-//! A whole server over real sockets: memory store, engine, internal CA, TLS, local socket.
+//! A whole server over real sockets: memory store, engine, internal CA, TLS, local socket, audit trail. Also used by
+//! the tests of `dvctl`.
 
 use crate::demo;
 use identity::{Ca, CaConfig};
 use reqwest::{Client, Method, RequestBuilder, Response};
+use runtime::audit::{AuditTrail, FileTrail, Trail};
 use runtime::{Authority, Clock, CxBuilder, Engine, Registry, Seal, SystemClock};
 use serde_json::{Value, json};
 use server::{Ended, Limits, Listeners, Server};
@@ -23,6 +25,7 @@ pub struct House {
     pub client: Client,
     pub stop: CancellationToken,
     pub serving: JoinHandle<model::Result<Ended>>,
+    pub trail: Arc<dyn Trail>,
     _dir: tempfile::TempDir,
 }
 
@@ -55,8 +58,11 @@ impl House {
             .prefix("server-")
             .tempdir()
             .unwrap();
+        let trail: Arc<dyn Trail> =
+            Arc::new(FileTrail::open(&dir.path().join("audit")).await.unwrap());
         let cx = CxBuilder::new(registry(), store::Memory::new())
             .seal(Arc::new(Mirror))
+            .part(Arc::new(AuditTrail(trail.clone())))
             .build()
             .await
             .unwrap();
@@ -78,6 +84,7 @@ impl House {
         listeners.bind_unix(&unix).await.unwrap();
         let server = Server::builder(cx, ca.clone())
             .limits(limits)
+            .owner(nix::unistd::getuid().as_raw())
             .build()
             .unwrap();
         let stop = CancellationToken::new();
@@ -91,6 +98,7 @@ impl House {
             identity,
             stop,
             serving,
+            trail,
             _dir: dir,
         }
     }

@@ -7,5 +7,6 @@ mod demo;
 mod graphql;
 mod grpc;
 mod house;
+mod law;
 mod rest;
 mod watch;
