@@ -9,6 +9,7 @@
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |
 //! | `x-hotplug` | true | may change while the guest runs |
 //! | `x-index` | true | indexed by the watch cache |
+//! | `x-file` | `size`, `sha256` | filled in by a client that makes the object from a file and then sends that file |
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};

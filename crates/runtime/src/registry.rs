@@ -231,9 +231,12 @@ fn check(
                     .unwrap_or(schema);
                 let known: Vec<&str> = known_fields(part);
                 for name in unexpected {
-                    let mut v = Violation::new(join(&field, name), "is not a field here");
+                    // A name without a letter must be seen all the same.
+                    let shown = if name.is_empty() { "\"\"" } else { name };
+                    let mut v = Violation::new(join(&field, shown), "is not a field here");
                     v.hint = Some(match nearest(name, known.iter().copied()) {
                         Some(near) => format!("did you mean `{near}`?"),
+                        None if known.is_empty() => "there is none".to_owned(),
                         None => format!("fields: {}", known.join(", ")),
                     });
                     let _ = here;

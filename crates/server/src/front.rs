@@ -3,7 +3,7 @@
 use crate::app::{App, Call};
 use crate::net::Peer;
 use crate::reply::{self, Failure, Outcome};
-use crate::{graphql, health, pages, rest};
+use crate::{compress, graphql, health, pages, rest};
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
@@ -20,6 +20,7 @@ use tracing::Instrument;
 pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) -> Response {
     let begun = Instant::now();
     let (id, trace) = ids(&app, request.headers());
+    let encodings = compress::asked(request.headers());
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let ids = (id.clone(), trace.clone());
@@ -44,6 +45,7 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         Ok(response) => response,
         Err(failure) => failure.response(&id),
     };
+    response = compress::answer(encodings, &path, response).await;
     seal(&app, &mut response, &path);
     mark(&mut response, &id, &trace);
     let took = begun.elapsed();

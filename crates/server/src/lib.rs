@@ -6,6 +6,7 @@
 //! edit here. It keeps no state of its own but open connections, tickets and counters.
 
 mod app;
+mod compress;
 mod front;
 mod graphql;
 mod grpc;

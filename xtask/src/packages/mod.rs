@@ -173,6 +173,18 @@ const NEEDS: &[Need] = &[
         "speaks to sockets in end-to-end tests",
     ),
     program(
+        "zsh",
+        "zsh",
+        Test,
+        "reads the completion script that it is given",
+    ),
+    program(
+        "fish",
+        "fish",
+        Test,
+        "reads the completion script that it is given",
+    ),
+    program(
         "dpkg-dev",
         "dpkg-shlibdeps",
         Lab,

@@ -3,6 +3,8 @@
 //! Control messages that are understood: `{"error": problem}`, `{"stream": "stderr"}` (what follows belongs there) with an optional `"data"`,
 //! `{"exit_code": 3}` or `{"exit": 3}`, `{"missed": n}`; for files `{"offset": n}`, `{"received": n}`, `{"complete": true}`. We send `{"resize": {"columns", "rows"}}` for a terminal and `{"eof": true}` at the end of our input.
 
+mod file;
+
 use super::terminal::{self, ESCAPE, Raw};
 use super::{given, target, text, texts};
 use crate::connect::{Frame, Request, Socket, query};
@@ -21,31 +23,23 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Opens a stream and carries bytes until it ends.
 pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches) -> Result<()> {
-    let target = target(s, kind, m).await?;
     let flags = flags_of(&stream.input, ACTION);
     let mut params = json!({});
     for flag in &flags {
         flag.take(m, &mut params)?;
     }
-    let mut pairs = pairs(&params);
-    if stream.ticketed {
-        let path = format!("{}/streams/{}/ticket", target.path(), stream.name);
-        let answer = s
-            .client
-            .send(Request::change(http::Method::POST, path).json(&json!({})))
-            .await?
-            .json()?;
-        let ticket = answer.get("ticket").and_then(Value::as_str).unwrap_or("");
-        pairs.push(("ticket".into(), ticket.into()));
+    if stream.way == "duplex" {
+        if let Some(file) = text(m, "source") {
+            let target = target(s, kind, m).await?;
+            return file::send(s, &target, stream, &params, file).await;
+        }
+        if let Some(file) = text(m, "name").filter(|name| file::makes(kind, name)) {
+            let target = file::object(s, kind, file).await?;
+            return file::send(s, &target, stream, &params, file).await;
+        }
     }
-    let borrowed: Vec<(&str, String)> =
-        pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-    let path = format!(
-        "{}/streams/{}{}",
-        target.path(),
-        stream.name,
-        query(&borrowed)
-    );
+    let target = target(s, kind, m).await?;
+    let path = address(s, &target, stream, &params).await?;
     match stream.way.as_str() {
         "read" => read(s, &path, text(m, "into")).await,
         "write" => {
@@ -60,10 +54,6 @@ pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches
             .await
         }
         _ => {
-            if let Some(file) = text(m, "source") {
-                let socket = s.client.socket(&path).await?;
-                return send_file(s, &target, stream, socket, file).await;
-            }
             let words = texts(m, "words");
             // A program has words after `--` and ends by itself; a console is a terminal.
             let program = !words.is_empty() || flags.iter().any(|f| f.trailing);
@@ -93,6 +83,34 @@ pub async fn run(s: &Session, kind: &KindDef, stream: &StreamDef, m: &ArgMatches
     }
 }
 
+/// Where a stream is opened: parameters in the query, and a ticket when it needs one. Each opening needs its own.
+async fn address(
+    s: &Session,
+    target: &Target,
+    stream: &StreamDef,
+    params: &Value,
+) -> Result<String> {
+    let mut pairs = pairs(params);
+    if stream.ticketed {
+        let path = format!("{}/streams/{}/ticket", target.path(), stream.name);
+        let answer = s
+            .client
+            .send(Request::change(http::Method::POST, path).json(&json!({})))
+            .await?
+            .json()?;
+        let ticket = answer.get("ticket").and_then(Value::as_str).unwrap_or("");
+        pairs.push(("ticket".into(), ticket.into()));
+    }
+    let borrowed: Vec<(&str, String)> =
+        pairs.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    Ok(format!(
+        "{}/streams/{}{}",
+        target.path(),
+        stream.name,
+        query(&borrowed)
+    ))
+}
+
 /// How a stream both ways is carried.
 #[derive(Clone, Copy)]
 struct How {
@@ -102,66 +120,6 @@ struct How {
     program: bool,
     /// Our standard input is read.
     reads: bool,
-}
-
-/// Sends a file to the other side, which says from where on, how much has arrived, and when it is complete.
-async fn send_file(
-    s: &Session,
-    target: &Target,
-    stream: &StreamDef,
-    mut socket: Socket,
-    name: &str,
-) -> Result<()> {
-    let wrong = |e: std::io::Error| Failure::usage(format!("reading {name}: {e}"));
-    let mut file = tokio::fs::File::open(name).await.map_err(wrong)?;
-    let total = file.metadata().await.map_err(wrong)?.len();
-    let mut progress = Progress::new(s.screen, !s.format.is_table());
-    let what = format!("{} {} {}", target.kind, stream.name, target.name);
-    // Nothing is sent before the other side has said where it stands.
-    let mut sending = false;
-    let mut buffer = vec![0u8; 256 * 1024];
-    loop {
-        tokio::select! {
-            biased;
-            frame = socket.next() => {
-                let Some(frame) = frame? else {
-                    return Err(Failure::unreachable(format!("{target} ended the stream before the file was complete"))
-                        .hint("send it again: it goes on where it stopped"));
-                };
-                let Frame::Control(value) = frame else {
-                    continue;
-                };
-                if let Some(offset) = value.get("offset").and_then(Value::as_u64) {
-                    if offset > total {
-                        return Err(Failure::usage(format!("{name} has {total} bytes, but {offset} have arrived already: this is another file")));
-                    }
-                    tokio::io::AsyncSeekExt::seek(&mut file, std::io::SeekFrom::Start(offset)).await.map_err(wrong)?;
-                    sending = true;
-                } else if let Some(done) = value.get("received").and_then(Value::as_u64)
-                    && s.screen.err_tty
-                {
-                    progress.show(&what, "", None, Some((done, total)));
-                }
-                if value.get("complete") == Some(&Value::Bool(true)) {
-                    progress.clear();
-                    return s.screen.put(&format!("{} {}: complete\n", target.short(), stream.name));
-                }
-                if let Some(Err(failure)) = control(s, &value, &mut Channel::Out) {
-                    return Err(failure);
-                }
-            }
-            count = file.read(&mut buffer), if sending => match count.map_err(wrong)? {
-                0 => sending = false,
-                // When this fails the other side has said why: it is read next.
-                n => sending = socket.send(Frame::Data(Bytes::copy_from_slice(&buffer[..n]))).await.is_ok(),
-            },
-            _ = tokio::signal::ctrl_c() => {
-                progress.clear();
-                s.screen.say("\nbroken off; send it again to go on");
-                return Err(Failure::silent(INTERRUPTED));
-            }
-        }
-    }
 }
 
 /// Parameters as query pairs; a list is its name again and again.

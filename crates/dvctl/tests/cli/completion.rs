@@ -1,4 +1,5 @@
-//! Completion, by bash itself; manual pages; the registry's cache.
+//! Completion works in a real bash and its scripts are good for zsh and fish; manual pages are made from the registry; and
+//! the registry is asked for once.
 
 use crate::Stage;
 use std::process::Command;
@@ -137,6 +138,33 @@ fn other_shells_get_a_script() {
                 eprintln!("SKIPPED: {shell} is not installed, its completion script was not parsed")
             }
         }
+    }
+    // What each shell makes of it.
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        stage.dvctl().parent().unwrap().display()
+    );
+    let runs = |shell: &str, script: &str| {
+        let mut inside = Command::new(shell);
+        inside
+            .args(["-c", script])
+            .env_clear()
+            .env("HOME", stage.folder.path())
+            .env("PATH", &path)
+            .current_dir(stage.folder.path());
+        inside.output().ok()
+    };
+    if let Some(said) = runs("fish", "source fish; complete -C 'dvctl vm wi'") {
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(said, "wipe\tOverwrites its disks\n");
+    }
+    let script = "autoload -U compinit && compinit -D -u; source ./zsh; print $_comps[dvctl]";
+    if let Some(said) = runs("zsh", script) {
+        assert_eq!(
+            String::from_utf8_lossy(&said.stdout),
+            "_dvctl\n",
+            "{said:?}"
+        );
     }
     // The protocol that all scripts speak: a word, a tab, what it means.
     let said = stage.run("__complete -- vm wi");

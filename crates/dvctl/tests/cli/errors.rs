@@ -1,4 +1,5 @@
-//! What is said when something is wrong, and the exit code.
+//! Whatever is wrong (the line, the server, its answer), one sentence says what and what to do, and the exit code says
+//! which sort.
 
 use crate::Stage;
 use expect_test::{Expect, expect};
@@ -191,4 +192,32 @@ fn help_on_every_level() {
     for word in ["Overwrites its disks", "--passes <N>", "How often", "2h"] {
         assert!(action.ok().contains(word), "{word}: {}", action.out);
     }
+}
+
+/// A gap between surfaces is named with its action and surface, unless there is a reason for it.
+#[test]
+fn gaps_between_surfaces() {
+    let stage = Stage::new();
+    let said = stage.run("api parity --check");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("vm.start is missing in grpc"), "{said:?}");
+    assert!(said.err.contains("vm.vanish is missing in cli"), "{said:?}");
+    assert!(
+        !said.all().contains("vm.explain") && !said.all().contains("vm.console is missing"),
+        "{said:?}"
+    );
+    let table = stage.run("api parity");
+    let line = |name: &str| {
+        table
+            .ok()
+            .lines()
+            .find(|l| l.starts_with(name))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(line("vm.start").contains("MISSING"), "{table:?}");
+    assert!(
+        line("vm.explain").contains("put together for people"),
+        "{table:?}"
+    );
 }

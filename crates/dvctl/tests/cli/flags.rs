@@ -1,4 +1,4 @@
-//! Flags made from the schema, and what they send.
+//! Flags are made from the schema, and send what a file would say.
 
 use crate::Stage;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Lists, objects, files.
+//! Objects are listed, shown, edited, compared and applied, in every format, as the API has them.
 
 use crate::Stage;
 use expect_test::expect;

@@ -76,7 +76,7 @@ async fn a_declared_kind_has_all_its_commands() {
         "flash 0\nflash 1\n"
     );
     real.write("bytes", "0123456789");
-    assert!(real.run("lamp fill a bytes").ok().contains("10"));
+    assert_eq!(real.json("lamp fill a bytes -o json")["bytes"], 10);
     assert!(real.run("lamp explain a").ok().contains("brightness"));
     let tasks = real.json("task list -o json");
     assert_eq!(tasks["items"][0]["spec"]["action"], "lamp.dim", "{tasks}");
@@ -177,4 +177,69 @@ async fn what_the_api_command_says_is_true() {
     );
     assert!(dim["p99_ms"].as_f64().unwrap() > 0.0, "{stats}");
     assert!(real.run("api stats -o wide").ok().contains("rest"));
+}
+
+/// A file that the kind is made from: its size and checksum are filled in, and what has arrived is not sent again when
+/// the line breaks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_sent_to_its_end() {
+    let real = Real::open().await;
+    let bytes: Vec<u8> = (0..5_000_000u32).map(|n| (n * 7 / 3) as u8).collect();
+    std::fs::write(real.folder.path().join("Desk-Lamp.2.dxf"), &bytes).unwrap();
+    let said = real.run("lamp draw Desk-Lamp.2.dxf");
+    assert!(
+        said.ok().contains("lamp/desk-lamp-2 draw: complete"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("lamp/desk-lamp-2 created"), "{said:?}");
+    assert!(
+        said.err.contains("going on when the server is back"),
+        "{said:?}"
+    );
+    let (_, lamp) = real.house.get(&format!("{LAMPS}/desk-lamp-2")).await;
+    assert_eq!(lamp["spec"]["drawing"], 5_000_000);
+    let (drawn, tries) = crate::demo::DRAWN.lock().unwrap()["desk-lamp-2"].clone();
+    assert!(drawn == bytes, "every byte once");
+    assert_eq!(tries, 3, "the line broke twice");
+    // The same file again is the same object; another file of that name is not.
+    real.run("lamp draw Desk-Lamp.2.dxf").ok();
+    real.write("Desk-Lamp.2.dxf", "something else");
+    let refused = real.run("lamp draw Desk-Lamp.2.dxf");
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("another file"), "{refused:?}");
+    // An object that is there takes a file by name.
+    real.run("lamp create plain").ok();
+    assert_ne!(real.run("lamp draw plain Desk-Lamp.2.dxf").code, 0);
+}
+
+/// What is secret is in nothing that the program prints.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_not_printed() {
+    const HUSH: &str = "hush-4711";
+    let real = Real::open().await;
+    let made = real.run(&format!("lamp create a --pin {HUSH} -o json"));
+    made.ok();
+    real.run(&format!("lamp rekey a --pin {HUSH}-2 --no-wait"))
+        .ok();
+    let mut all = made.all();
+    for line in [
+        "lamp show a",
+        "lamp show a -o json",
+        "lamp show a -o yaml",
+        "lamp list -o wide",
+        "lamp list -o json",
+        "lamp list --fields name,spec.pin",
+        "lamp explain a",
+        "task list -o json",
+        "task list -o wide",
+        "event list -o json",
+        "lamp set a --on -o json",
+        "lamp create a --pin [1,2]",
+        "lamp create a --set pin.x=1",
+        "lamp delete a --yes",
+    ] {
+        all.push_str(&real.run(line).all());
+    }
+    assert!(!all.contains(HUSH) && !all.contains("$sealed:h"), "{all}");
+    assert!(all.contains("brightness"), "{all}");
 }

@@ -170,6 +170,16 @@ async fn handle(State(app): State<App>, request: Request) -> Response {
     let rest = path.strip_prefix("/api/v1/").unwrap_or("");
     let words: Vec<&str> = rest.split('/').collect();
     match words.as_slice() {
+        // As if one surface had lost an action.
+        ["surfaces"] => answer(
+            200,
+            &json!({ "actions": [
+                { "action": "vm.start", "sort": "action", "rest": true, "grpc": false, "graphql": true, "watch": null },
+                { "action": "vm.explain", "sort": "common", "rest": true, "grpc": false, "graphql": false, "watch": null },
+                { "action": "vm.console", "sort": "stream", "rest": true, "grpc": false, "graphql": false, "watch": null },
+                { "action": "vm.vanish", "sort": "action", "rest": true, "grpc": true, "graphql": true, "watch": null },
+            ] }),
+        ),
         ["registry"] => {
             if parts
                 .headers

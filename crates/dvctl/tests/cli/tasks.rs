@@ -1,4 +1,4 @@
-//! Waiting, ^C, streams.
+//! What takes long is waited for with progress, ^C gives it back to the server, and streams carry bytes.
 
 use crate::{Said, Stage};
 use nix::sys::signal::{Signal, kill};

@@ -131,6 +131,8 @@ fn read_meta(meta: &Map<String, Value>, out: &mut Body, wrong: &mut Vec<Violatio
 }
 
 fn unknown(path: &str, name: &str, known: &[&str]) -> Violation {
+    // A name without a letter must be seen all the same.
+    let path = if path.is_empty() { "\"\"" } else { path };
     Violation::new(path, "is not a field here").hint(match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("fields: {}", known.join(", ")),

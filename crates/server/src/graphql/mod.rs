@@ -24,6 +24,10 @@ use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use model::{Error, Result};
 use runtime::{Registry, Surface};
+use serde_json::Value;
+
+/// Most requests in one batch.
+const BATCH: usize = 100;
 
 /// The schema of one server.
 pub(crate) type Schema = async_graphql::dynamic::Schema;
@@ -65,8 +69,8 @@ struct Bounded(Schema);
 
 impl Executor for Bounded {
     async fn execute(&self, request: Graph) -> Answered {
-        match weigh::check(&request) {
-            Ok(()) => self.0.execute(request).await,
+        match weigh::check(&request, 0) {
+            Ok(_) => self.0.execute(request).await,
             Err(error) => refused(&error),
         }
     }
@@ -76,8 +80,8 @@ impl Executor for Bounded {
         request: Graph,
         session: Option<std::sync::Arc<async_graphql::Data>>,
     ) -> futures::stream::BoxStream<'static, Answered> {
-        match weigh::check(&request) {
-            Ok(()) => Executor::execute_stream(&self.0, request, session),
+        match weigh::check(&request, 0) {
+            Ok(_) => Executor::execute_stream(&self.0, request, session),
             Err(error) => Box::pin(futures::stream::once(async move { refused(&error) })),
         }
     }
@@ -89,6 +93,32 @@ fn refused(error: &Error) -> Answered {
     extensions.set("code", error.code());
     told.extensions = Some(extensions);
     Answered::from_errors(vec![told])
+}
+
+/// Runs requests one after the other, as far as all of them together are not too dear.
+async fn run(call: &Call, requests: Vec<Value>) -> Outcome<Vec<Answered>> {
+    let read = |one: Value| {
+        serde_json::from_value::<Graph>(one).map_err(|_| {
+            Error::new(
+                model::What::Unparseable,
+                "the body is not a GraphQL request",
+            )
+            .hint("send {\"query\": \"...\", \"variables\": {...}, \"operationName\": \"...\"}")
+        })
+    };
+    let requests: Vec<Graph> = requests.into_iter().map(read).collect::<Result<_>>()?;
+    let mut spent = 0;
+    let mut out = Vec::with_capacity(requests.len());
+    for request in requests {
+        out.push(match weigh::check(&request, spent) {
+            Ok(now) => {
+                spent = now;
+                call.app.graphql.execute(request.data(call.clone())).await
+            }
+            Err(error) => refused(&error),
+        });
+    }
+    Ok(out)
 }
 
 /// `/graphql`.
@@ -104,14 +134,19 @@ pub(crate) async fn answer(call: Call, request: Request<Body>) -> Outcome {
     let (parts, body) = request.into_parts();
     let kinds = ["application/json", "application/graphql-response+json"];
     let body = read_json(&call, &parts.headers, body, &kinds).await?;
-    let request: Graph = serde_json::from_value(body).map_err(|e| {
-        Error::new(
-            model::What::Unparseable,
-            format!("the body is not a GraphQL request: {e}"),
-        )
-        .hint("send {\"query\": \"...\", \"variables\": {...}, \"operationName\": \"...\"}")
-    })?;
-    let schema = Bounded(call.app.graphql.clone());
-    let answered = schema.execute(request.data(call)).await;
-    Ok(reply::json(StatusCode::OK, &answered))
+    let requests: Vec<Value> = match body {
+        Value::Array(batch) if batch.is_empty() || batch.len() > BATCH => {
+            return Err(
+                Error::field("body", format!("{} requests are in the batch", batch.len()))
+                    .hint(format!("send 1 to {BATCH}"))
+                    .into(),
+            );
+        }
+        Value::Array(batch) => batch,
+        one => {
+            let answered = run(&call, vec![one]).await?;
+            return Ok(reply::json(StatusCode::OK, &answered[0]));
+        }
+    };
+    Ok(reply::json(StatusCode::OK, &run(&call, requests).await?))
 }

@@ -9,7 +9,7 @@ use async_graphql::parser::types::{
 };
 use async_graphql::{Name, Request, Value as Graph};
 use async_graphql_value::Value;
-use model::{Error, Result};
+use model::{Error, Result, What};
 
 const DEEPEST: usize = 10;
 const DEAREST: usize = 1000;
@@ -20,13 +20,19 @@ const MOST_LOOKS: usize = 20_000;
 /// Fields and fragments within one another; a fragment could otherwise name itself for ever.
 const MOST_NESTED: usize = 64;
 
-/// Refuses a request that is too deep or too dear. What cannot be parsed is left to who says why.
-pub(super) fn check(request: &Request) -> Result<()> {
-    let Ok(document) = parse_query(&request.query) else {
-        return Ok(());
-    };
+/// Refuses a request that is too deep or, alone or together with what was spent before in its batch, too dear. Answers
+/// what is spent then.
+pub(super) fn check(request: &Request, spent: usize) -> Result<usize> {
+    // The parser's own words repeat the line, with whatever secret stands in it.
+    let document = parse_query(&request.query).map_err(|error| {
+        let at = error.positions().next();
+        let at = at.map_or_else(String::new, |at| {
+            format!(" from line {}, column {} on", at.line, at.column)
+        });
+        Error::new(What::Unparseable, format!("the query is not GraphQL{at}"))
+    })?;
     let mut looks = 0;
-    let mut cost = 0usize;
+    let mut cost = spent;
     let picked: Vec<&OperationDefinition> = match &document.operations {
         DocumentOperations::Single(one) => vec![&one.node],
         DocumentOperations::Multiple(many) => many
@@ -50,7 +56,7 @@ pub(super) fn check(request: &Request) -> Result<()> {
                 .hint("ask for fewer fields, smaller pages, or in several queries"),
         );
     }
-    Ok(())
+    Ok(cost)
 }
 
 fn weigh(
@@ -134,10 +140,26 @@ mod tests {
     use super::*;
 
     fn check_text(query: &str) -> String {
-        match check(&Request::new(query)) {
-            Ok(()) => "ok".into(),
+        match check(&Request::new(query), 0) {
+            Ok(_) => "ok".into(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn what_cannot_be_parsed_is_not_repeated() {
+        let said = check_text("{ a(pin: \"1234\" ");
+        assert!(said.contains("not GraphQL from line 1"), "{said}");
+        assert!(!said.contains("1234"), "{said}");
+    }
+
+    #[test]
+    fn a_batch_is_weighed_as_a_whole() {
+        let one = Request::new("{ a(limit: 500) { b c } }");
+        let spent = check(&one, 0).unwrap();
+        assert_eq!(spent, 51);
+        assert!(check(&one, 1000 - spent).is_ok());
+        assert!(check(&one, 1001 - spent).is_err());
     }
 
     #[test]

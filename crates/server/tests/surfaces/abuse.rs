@@ -1,4 +1,5 @@
-//! What a hostile or broken peer tries.
+//! A hostile or broken peer (heads and bodies that are too large or too slow, TLS 1.2, plain HTTP, a foreign certificate)
+//! is refused or hung up on in time, and takes nothing from others.
 
 use crate::house::{House, limits, told};
 use reqwest::Method;

@@ -5,6 +5,8 @@ use runtime::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 pub struct Lamp;
 impl Resource for Lamp {
@@ -50,11 +52,19 @@ pub struct LampSpec {
     pub mode: Mode,
     /// Its pin.
     #[serde(default)]
-    #[schemars(extend("x-secret" = true))]
+    #[schemars(length(max = 40), extend("x-secret" = true))]
     pub pin: Option<String>,
     /// Its parts.
     #[serde(default)]
     pub parts: Vec<Part>,
+    /// Bytes of the drawing that `draw` takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-file" = "size"))]
+    pub drawing: Option<u64>,
+    /// SHA-256 of the drawing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-file" = "sha256"))]
+    pub sum: Option<String>,
 }
 
 fn full() -> u32 {
@@ -76,6 +86,15 @@ pub struct DimInput {
     /// New brightness in percent.
     #[schemars(range(min = 1, max = 100))]
     pub to: u32,
+}
+
+/// Parameters of `rekey`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RekeyInput {
+    /// Its new pin.
+    #[schemars(length(max = 40), extend("x-secret" = true))]
+    pub pin: String,
 }
 
 /// Parameters of `light`.
@@ -101,17 +120,30 @@ pub static KIND: Kind = Kind {
         Column::new("brightness", "spec.brightness"),
         Column::new("shines", "status.shines"),
     ],
-    actions: &[Action {
-        verb: "dim",
-        doc: "Changes its brightness.",
-        danger: Danger::None,
-        style: WorkStyle::Intent,
-        input: schema::of::<DimInput>,
-        claims: &["power"],
-        deadline: 300,
-        event: "dimmed",
-        examples: &[],
-    }],
+    actions: &[
+        Action {
+            verb: "dim",
+            doc: "Changes its brightness.",
+            danger: Danger::None,
+            style: WorkStyle::Intent,
+            input: schema::of::<DimInput>,
+            claims: &["power"],
+            deadline: 300,
+            event: "dimmed",
+            examples: &[],
+        },
+        Action {
+            verb: "rekey",
+            doc: "Gives it a new pin.",
+            danger: Danger::None,
+            style: WorkStyle::Intent,
+            input: schema::of::<RekeyInput>,
+            claims: &[],
+            deadline: 300,
+            event: "rekeyed",
+            examples: &[],
+        },
+    ],
     streams: &[
         StreamKind {
             name: "echo",
@@ -128,6 +160,13 @@ pub static KIND: Kind = Kind {
             input: schema::of::<LightInput>,
         },
         StreamKind {
+            name: "draw",
+            doc: "Takes its drawing, and goes on where it stopped.",
+            way: Way::Duplex,
+            ticketed: false,
+            input: schema::empty,
+        },
+        StreamKind {
             name: "fill",
             doc: "Counts the bytes it is given.",
             way: Way::Write,
@@ -138,21 +177,77 @@ pub static KIND: Kind = Kind {
     examples: &[],
 };
 
+/// What has been drawn, by lamp; and how often a drawing was begun.
+pub static DRAWN: Mutex<BTreeMap<String, (Vec<u8>, u32)>> = Mutex::new(BTreeMap::new());
+
+/// Speaks like an upload of an image. Its line breaks twice: what came stays.
+async fn draw(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
+    let name = request.target.name.clone();
+    let lamp = cx.get::<Lamp>(request.target.project.as_deref(), &name);
+    let spec = lamp.map(|lamp| lamp.spec.clone());
+    let (size, sum) = spec.map_or((0, None), |s| (s.drawing.unwrap_or(0), s.sum));
+    let (mut done, tries) = {
+        let mut drawn = DRAWN.lock().unwrap();
+        let mine = drawn.entry(name.clone()).or_default();
+        mine.1 += 1;
+        (mine.0.len() as u64, mine.1)
+    };
+    io.send(Msg::Control(json!({ "offset": done }))).await?;
+    let breaks = (tries < 3).then(|| done + size / 3);
+    while done < size {
+        if breaks.is_some_and(|at| done >= at) {
+            return Err(Error::unavailable("the line broke"));
+        }
+        match io.recv().await {
+            Some(Msg::Data(bytes)) => {
+                let mut drawn = DRAWN.lock().unwrap();
+                let mine = drawn.entry(name.clone()).or_default();
+                mine.0.extend_from_slice(&bytes);
+                done = mine.0.len() as u64;
+            }
+            Some(Msg::Control(_)) => {}
+            None => return Ok(()),
+        }
+        io.send(Msg::Control(json!({ "received": done }))).await?;
+    }
+    let whole = {
+        use sha2::Digest as _;
+        let drawn = DRAWN.lock().unwrap();
+        sha2::Sha256::digest(&drawn[&name].0)
+    };
+    if sum != Some(hex::encode(whole)) {
+        return Err(Error::refused("this is another drawing"));
+    }
+    io.send(Msg::Control(json!({ "complete": true }))).await
+}
+
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
     normal: normal::<Lamp>,
     admit: nothing_to_admit,
-    runs: &[(
-        "dim",
-        Run::Intent {
-            edit: |draft, params| {
-                draft.spec["brightness"] = params["to"].clone();
-                Ok(())
+    runs: &[
+        (
+            "dim",
+            Run::Intent {
+                edit: |draft, params| {
+                    draft.spec["brightness"] = params["to"].clone();
+                    Ok(())
+                },
+                until: |_| Until::Done,
             },
-            until: |_| Until::Done,
-        },
-    )],
+        ),
+        (
+            "rekey",
+            Run::Intent {
+                edit: |draft, params| {
+                    draft.spec["pin"] = params["pin"].clone();
+                    Ok(())
+                },
+                until: |_| Until::Done,
+            },
+        ),
+    ],
     undos: &[],
     streams: &[
         ("echo", |_, _, mut io| {
@@ -178,6 +273,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
                 Ok(())
             })
         }),
+        ("draw", |cx, request, io| Box::pin(draw(cx, request, io))),
         ("fill", |_, _, mut io| {
             Box::pin(async move {
                 let mut bytes = 0;

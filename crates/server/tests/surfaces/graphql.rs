@@ -1,4 +1,5 @@
-//! GraphQL: queries, mutations, subscriptions, limits.
+//! An object lives its whole life in GraphQL (query, mutation, subscription, batch), and what is too deep, too dear or
+//! asked by a stranger is refused.
 
 use crate::house::House;
 use crate::watch::{heard, socket};
@@ -75,6 +76,29 @@ async fn deep_dear_and_unknown_is_refused() {
     );
     let introspected = house.graph("{ __schema { types { name } } }").await;
     assert!(introspected.to_string().contains("LampSpecParts"));
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_in_its_order() {
+    let house = House::open().await;
+    house.lamp("a").await;
+    let ask = |name: &str| json!({ "query": format!("{{ lamp(project: \"default\", name: \"{name}\") {{ metadata {{ name }} }} }}") });
+    let batch = json!([ask("a"), ask("nobody"), { "query": "{ oops" }, ask("a")]);
+    let (status, answers) = house.post("/graphql", batch).await;
+    assert_eq!(status, 200, "{answers}");
+    assert_eq!(answers[0]["data"]["lamp"]["metadata"]["name"], "a");
+    assert_eq!(answers[1]["errors"][0]["extensions"]["code"], "NOT_FOUND");
+    assert_eq!(answers[2]["errors"][0]["extensions"]["code"], "UNPARSEABLE");
+    assert_eq!(answers[3], answers[0]);
+    let many = |count: usize| Value::Array(vec![ask("a"); count]);
+    assert_eq!(house.post("/graphql", many(100)).await.0, 200);
+    assert_eq!(house.post("/graphql", many(101)).await.0, 422);
+    assert_eq!(house.post("/graphql", json!([])).await.0, 422);
+    // Together they may not cost more than one may.
+    let dear = json!({ "query": "{ lamps(limit: 400) { items { metadata { name uid labels } spec { on mode } } } }" });
+    let (_, answers) = house.post("/graphql", Value::Array(vec![dear; 10])).await;
+    assert!(answers[0]["errors"].is_null(), "{answers}");
+    assert_eq!(answers[9]["errors"][0]["extensions"]["code"], "INVALID");
 }
 
 #[tokio::test]

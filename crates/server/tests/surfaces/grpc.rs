@@ -1,4 +1,5 @@
-//! gRPC, and that all surfaces decide alike.
+//! An object lives its whole life in gRPC, nobody gets in without a certificate, and the same action through REST,
+//! GraphQL and gRPC gives the same decision in the same words.
 
 use crate::house::House;
 use crate::watch::tls;
@@ -16,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 impl House {
-    async fn channel(self: &Arc<Self>) -> Channel {
+    pub async fn channel(self: &Arc<Self>) -> Channel {
         let house = self.clone();
         let connector = tower::service_fn(move |_: http::Uri| {
             let house = house.clone();

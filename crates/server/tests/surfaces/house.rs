@@ -5,7 +5,7 @@ use crate::demo;
 use identity::{Ca, CaConfig};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use runtime::audit::{AuditTrail, FileTrail, Trail};
-use runtime::{Authority, Clock, CxBuilder, Engine, Registry, Seal, SystemClock};
+use runtime::{Authority, Clock, CxBuilder, Engine, Place, Registry, Seal, SystemClock};
 use serde_json::{Value, json};
 use server::{Ended, Limits, Listeners, Server};
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ pub struct House {
     pub stop: CancellationToken,
     pub serving: JoinHandle<model::Result<Ended>>,
     pub trail: Arc<dyn Trail>,
+    pub store: Arc<store::Memory>,
     _dir: tempfile::TempDir,
 }
 
@@ -51,8 +52,13 @@ impl House {
         House::with(limits()).await
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
     pub async fn with(limits: Limits) -> House {
+        House::of(registry(), limits).await
+    }
+
+    /// With these kinds; what belongs to agents does not run.
+    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
+    pub async fn of(registry: Registry, limits: Limits) -> House {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::Builder::new()
             .prefix("server-")
@@ -60,7 +66,9 @@ impl House {
             .unwrap();
         let trail: Arc<dyn Trail> =
             Arc::new(FileTrail::open(&dir.path().join("audit")).await.unwrap());
-        let cx = CxBuilder::new(registry(), store::Memory::new())
+        let store = store::Memory::new();
+        let cx = CxBuilder::new(registry, store.clone())
+            .place(Place::Api)
             .seal(Arc::new(Mirror))
             .part(Arc::new(AuditTrail(trail.clone())))
             .build()
@@ -99,6 +107,7 @@ impl House {
             stop,
             serving,
             trail,
+            store,
             _dir: dir,
         }
     }

@@ -1,7 +1,8 @@
 //! The law of kinds: a kind that is declared in one place is in every surface, in the table of privileges and in the
 //! reference, and each of its actions takes the privilege that the table names.
 
-use crate::house::{House, registry, told};
+use crate::everything;
+use crate::house::{House, limits, registry, told};
 use runtime::{Op, Sort};
 
 #[test]
@@ -40,7 +41,7 @@ fn a_declared_kind_is_in_the_tables() {
 
 #[test]
 fn no_surface_lacks_an_action() {
-    for row in server::surfaces(&registry()).unwrap() {
+    for row in server::surfaces(&everything()).unwrap() {
         // These two have a reason in `api/parity-exceptions.json`.
         let excused = row.sort == "stream" || row.action.ends_with(".explain");
         assert_ne!(row.rest, Some(false), "{row:?}");
@@ -53,10 +54,10 @@ fn no_surface_lacks_an_action() {
 /// What the table says is what the gate asks: nobody gets anything, and the decision is about that privilege.
 #[tokio::test]
 async fn every_action_refuses_who_is_not_known() {
-    let house = House::open().await;
+    let house = House::of(everything(), limits()).await;
     house.lamp("a").await;
     let stranger = house.stranger();
-    for offer in registry().offers() {
+    for offer in everything().offers() {
         let op = offer.op("default", "a");
         assert_eq!(
             offer.privilege(),

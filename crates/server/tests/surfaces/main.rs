@@ -1,12 +1,30 @@
-//! The surfaces over real sockets: TLS and the local socket, with a demo kind that no surface knows.
+//! The surfaces over real sockets, TLS and local: they show a demo kind that none of them knows, decide alike, and keep
+//! the laws over every kind that there is.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
+mod bounds;
 mod demo;
+mod follow;
+mod fuzz;
 mod graphql;
 mod grpc;
 mod house;
 mod law;
 mod rest;
+mod secrets;
 mod watch;
+
+/// Every kind that there is, and the demo kind.
+pub fn everything() -> runtime::Registry {
+    runtime::Registry::new(&[
+        runtime::SUBSYSTEMS,
+        identity::SUBSYSTEMS,
+        storage::SUBSYSTEMS,
+        network::SUBSYSTEMS,
+        compute::SUBSYSTEMS,
+        demo::SUBSYSTEMS,
+    ])
+    .unwrap()
+}

@@ -1,4 +1,5 @@
-//! REST over TLS and over the local socket.
+//! REST over TLS and over the local socket: preconditions, retries, dry runs, pages, actions, versions, login, who gets
+//! what, and a shutdown that loses no request.
 
 use crate::house::{House, request, told};
 use reqwest::Method;

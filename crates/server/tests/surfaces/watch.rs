@@ -1,4 +1,5 @@
-//! Watch over WebSocket and server-sent events; streams with and without tickets.
+//! A watch that is cut and taken up again misses nothing over WebSocket and server-sent events, who is gone is noticed,
+//! streams carry bytes both ways, and a ticket opens one of them once.
 
 use crate::house::{House, told};
 use futures::{SinkExt, StreamExt};

@@ -61,6 +61,7 @@ pub static KIND: Kind = Kind {
         "dvctl image create debian-12 --source recipe=debian-12",
         "dvctl image create mine --source url=https://example.org/disk.qcow2,sha256=9f86d0...",
         "dvctl image create local --source file=/srv/disk.vmdk",
+        "dvctl image upload debian.qcow2",
         "dvctl image create up --source upload.size=2361393152",
     ],
 };
@@ -127,6 +128,7 @@ pub enum RecipeName {
 #[serde(deny_unknown_fields)]
 pub struct Upload {
     /// How many bytes it has.
+    #[schemars(extend("x-file" = "size"))]
     pub size: Bytes,
 }
 
@@ -150,7 +152,7 @@ pub struct Source {
     pub upload: Option<Upload>,
     /// SHA-256 of the file as it is fetched, 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9a-fA-F]{64}$"))]
+    #[schemars(regex(pattern = r"^[0-9a-fA-F]{64}$"), extend("x-file" = "sha256"))]
     pub sha256: Option<String>,
     /// SHA-512 of the file as it is fetched, 128 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
