@@ -15,6 +15,7 @@ use host::net::Netns;
 use network::Fabric;
 use runtime::event::Events;
 use runtime::link::AgentLink;
+use runtime::resilience::Retry;
 use runtime::task::TaskLogs;
 use runtime::{CxBuilder, Engine, Place, node};
 use std::fs::File;
@@ -84,6 +85,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .events(Events::new(Arc::new(link.clone())))
         .part(Arc::new(TaskLogs::new(Arc::new(link.clone()))))
         .part(facts.clone())
+        .part(Arc::new(link.clone()))
         .part(Arc::new(fabric))
         .part(Arc::new(local))
         .part(Arc::new(Guests::new(guests.clone())))
@@ -93,7 +95,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     guests.follow(&cx);
     facts::follow(&cx, facts, guests.ground(), clock);
     let ending = signals::ending(cx.life())?;
-    node::register(&cx).await?;
+    node::attend(&cx).await?;
     link.serve(&cx);
     Engine::start(&cx);
     tracing::info!(
@@ -124,17 +126,21 @@ fn dial(link: AgentLink, stop: CancellationToken) -> tokio::task::JoinHandle<()>
 
 /// Waits for the api: it may start after us.
 async fn wait_for(store: &RemoteStore, run_dir: &Path) -> anyhow::Result<()> {
-    let mut said = false;
+    let mut linked = store.linked();
+    let mut refused = 0;
     loop {
+        if !*linked.borrow_and_update() {
+            tracing::info!(socket = %run_dir.join("agent.sock").display(), "waiting for the api");
+            linked.wait_for(|linked| *linked).await?;
+        }
         match store::Store::commit(store, store::Txn::new()).await {
             Ok(_) => return Ok(()),
-            Err(error) if !said => {
-                said = true;
-                tracing::info!(%error, socket = %run_dir.join("agent.sock").display(), "waiting for the api");
+            Err(error) => {
+                refused += 1;
+                tracing::info!(%error, "the api refuses");
+                tokio::time::sleep(Retry::default().wait(refused, 0.5)).await;
             }
-            Err(_) => {}
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

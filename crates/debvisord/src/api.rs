@@ -9,7 +9,7 @@ use identity::{Ca, CaConfig};
 use runtime::audit::{AuditTrail, FileTrail};
 use runtime::event::{Events, FileLog};
 use runtime::task::{FileLines, TaskLogs};
-use runtime::{Clock, Cx, CxBuilder, Engine, Place, SystemClock, link};
+use runtime::{Clock, Cx, CxBuilder, Engine, Place, SystemClock, link, setting, store_kind};
 use server::{Check, Ended, Finding, Listeners, Server};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .seal(Arc::new(sealer))
         .events(events)
         .part(Arc::new(lines))
+        .part(sqlite.clone())
         .part(Arc::new(trail))
         .build()
         .await?;
@@ -60,12 +61,16 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     if identity::project::make_default(&cx).await? {
         tracing::info!("the project `default` was made");
     }
+    setting::make(&cx).await?;
+    store_kind::make(&cx).await?;
     Engine::start(&cx);
     let me = nix::unistd::geteuid().as_raw();
     cx.life()
         .spawn("agents", link::serve(cx.clone(), agents, vec![0, me]));
     cx.life()
         .spawn("copies of the store", copies(cx.clone(), sqlite.clone()));
+    cx.life()
+        .spawn("slow reads", slow_reads(cx.clone(), sqlite.clone()));
     let server = Server::builder(cx.clone(), authority)
         .owner(me)
         .check(agent_check(&cx))
@@ -189,6 +194,16 @@ async fn copies(cx: Cx, store: Arc<Sqlite>) {
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the store could not be copied"),
         }
+    }
+}
+
+/// Follows the setting that says which reads of the store are slow.
+async fn slow_reads(cx: Cx, store: Arc<Sqlite>) {
+    let stop = cx.shutdown();
+    while !stop.is_cancelled() {
+        let changed = setting::SLOW_READ.changed(&cx);
+        store.set_slow_read(Duration::from_millis(setting::SLOW_READ.number(&cx)));
+        changed.await;
     }
 }
 

@@ -19,19 +19,22 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
+use store::{Sqlite, Store, sqlite};
 
 /// What outlives our processes.
 struct Outside {
     guests: Arc<World>,
+    file: Arc<Sqlite>,
     folder: tempfile::TempDir,
 }
 
 impl Outside {
     fn new() -> Outside {
+        let folder = tempfile::tempdir().unwrap();
         Outside {
             guests: Arc::new(World::default()),
-            folder: tempfile::tempdir().unwrap(),
+            file: Sqlite::open(folder.path().join("store")).unwrap(),
+            folder,
         }
     }
 
@@ -50,11 +53,12 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         .part(Arc::new(Facts::new(NodeStatus::default())))
         .part(Arc::new(Guests::new(outside.guests.clone())))
         .part(Arc::new(local))
+        .part(outside.file.clone())
         .build()
         .await
         .unwrap();
     identity::project::make_default(&cx).await.ok();
-    node::register(&cx).await.ok();
+    node::attend(&cx).await.ok();
     Engine::start(&cx);
     cx
 }
@@ -94,6 +98,18 @@ const SETTINGS: &[Setting] = &[
             })
         },
         holds: |_, outside, _, state| pool(&outside.pool(), state),
+    },
+    Setting {
+        kind: "store",
+        setup: |cx, _| Box::pin(async move { runtime::store_kind::make(&cx).await }),
+        holds: |_, outside, verb, state| {
+            let copies = sqlite::list_copies(&outside.folder.path().join("store"));
+            let wanted = verb == "backup" && state == TaskState::Succeeded;
+            match copies.is_ok_and(|copies| !wanted || !copies.is_empty()) {
+                true => Ok(()),
+                false => Err("there is no copy".into()),
+            }
+        },
     },
 ];
 
@@ -243,7 +259,7 @@ async fn every_procedure_of_the_registry_survives_a_crash_at_every_commit() {
                 },
                 target: ObjectRef {
                     kind: kind.name.into(),
-                    project: Some("default".into()),
+                    project: (kind.scope != model::Scope::Cluster).then(|| "default".into()),
                     name: NAME.into(),
                 },
                 verb: action.verb,

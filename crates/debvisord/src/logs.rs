@@ -51,26 +51,19 @@ impl Levels {
         cx.life().spawn("log level", async move {
             let cx = followed;
             let stop = cx.shutdown();
-            let mut deltas = cx.cache().subscribe();
             loop {
-                let set = cx.get::<setting::Setting>(None, "log-level");
-                let level = set
-                    .as_ref()
-                    .and_then(|s| s.spec.value.as_str())
-                    .unwrap_or(&self.configured)
-                    .to_owned();
+                let changed = setting::LOG_LEVEL.changed(&cx);
+                let set = setting::LOG_LEVEL.text(&cx);
+                let level = match set.as_str() {
+                    "" => &self.configured,
+                    set => set,
+                };
                 if let Ok(filter) = level.parse::<EnvFilter>() {
                     let _ = self.handle.reload(filter);
                 }
-                loop {
-                    let delta = tokio::select! {
-                        () = stop.cancelled() => return,
-                        delta = deltas.recv() => delta,
-                    };
-                    match delta {
-                        Ok(delta) if delta.kind != setting::KIND.name => {}
-                        _ => break,
-                    }
+                changed.await;
+                if stop.is_cancelled() {
+                    return;
                 }
             }
         });

@@ -160,6 +160,45 @@ impl Error {
         self
     }
 
+    /// The error that a problem document tells of: what [`Error::problem`] made, without its cause.
+    pub fn from_problem(problem: Problem) -> Self {
+        let after = problem.more.get("retry_after").and_then(Value::as_u64);
+        let after = Duration::from_secs(after.unwrap_or(1));
+        let word = |name: &str| {
+            let value = problem.more.get(name).and_then(Value::as_str);
+            value.map(ToOwned::to_owned)
+        };
+        let what = match problem.code.as_str() {
+            "NOT_FOUND" => What::NotFound,
+            "ALREADY_EXISTS" => What::Exists,
+            "CONFLICT" => What::Conflict(word("revision")),
+            "PRECONDITION_FAILED" => What::PreconditionFailed(word("revision")),
+            "INVALID" => What::Invalid(
+                problem
+                    .more
+                    .get("violations")
+                    .and_then(|v| serde_json::from_value(v.clone()).ok())
+                    .unwrap_or_default(),
+            ),
+            "UNPARSEABLE" => What::Unparseable,
+            "REFUSED" => What::Refused,
+            "PERMISSION_DENIED" => What::Denied,
+            "UNAUTHENTICATED" => What::Unauthenticated,
+            "QUOTA_EXCEEDED" => What::Quota(None),
+            "RATE_LIMITED" => What::Quota(Some(after)),
+            "BUSY" => What::Busy(word("task").unwrap_or_default()),
+            "UNAVAILABLE" => What::Unavailable(after),
+            "GONE" => What::Gone,
+            _ => What::Internal,
+        };
+        Error {
+            what,
+            message: problem.detail,
+            hint: problem.hint,
+            source: None,
+        }
+    }
+
     /// HTTP status (RFC 9110).
     pub fn status(&self) -> u16 {
         match &self.what {
@@ -384,6 +423,28 @@ mod tests {
         let shown = serde_json::to_string(&e.problem("r1")).unwrap();
         assert!(!shown.contains("sda") && shown.contains("r1"));
         assert!(format!("{e:?}").contains("EIO"));
+    }
+
+    #[test]
+    fn a_problem_is_read_back() {
+        let all = [
+            Error::not_found("a"),
+            Error::exists("b").hint("c"),
+            Error::new(What::Conflict(Some("7".into())), "d"),
+            Error::field("spec.size", "is 3"),
+            Error::busy("t1", "e"),
+            Error::new(What::Unavailable(Duration::from_secs(9)), "f"),
+            Error::quota("g"),
+            Error::new(What::Quota(Some(Duration::from_secs(2))), "h"),
+            Error::refused("i"),
+            Error::denied("j"),
+            Error::gone("k"),
+        ];
+        for error in all {
+            let back = Error::from_problem(error.problem("r"));
+            assert_eq!(back.what, error.what);
+            assert_eq!((back.message, back.hint), (error.message, error.hint));
+        }
     }
 
     #[test]

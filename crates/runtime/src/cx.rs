@@ -33,6 +33,7 @@ pub(crate) struct Inner {
     parts: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     wakes: broadcast::Sender<Key>,
     link: crate::link::Links,
+    dependencies: crate::resilience::Dependencies,
 }
 
 /// The context of this process. Cheap to clone.
@@ -125,6 +126,7 @@ impl CxBuilder {
             parts: self.parts,
             wakes,
             link: crate::link::Links::default(),
+            dependencies: crate::resilience::Dependencies::default(),
         })))
     }
 }
@@ -197,6 +199,11 @@ impl Cx {
     /// The connected agents.
     pub fn links(&self) -> &crate::link::Links {
         &self.0.link
+    }
+
+    /// What this process calls outside, by name.
+    pub fn dependencies(&self) -> &crate::resilience::Dependencies {
+        &self.0.dependencies
     }
 
     /// A part that the process was started with.
@@ -406,6 +413,12 @@ impl Cx {
         if let Some(cause) = cause {
             request.trace = cause.trace;
             request.trace.causation_id = Some(cause.request_id);
+        }
+        // An agent asks the api: what it may ask for is judged there.
+        if let (Some(Place::Agent), Some(link)) =
+            (self.place(), self.try_part::<crate::link::AgentLink>())
+        {
+            return link.ask(self, request, reason).await;
         }
         let admitted = self.gate().admit(request)?;
         self.desk().carry_out(admitted).await

@@ -73,6 +73,19 @@ impl<'a> Draft<'a> {
         serde_json::from_value(self.status.clone()).unwrap_or_default()
     }
 
+    /// Replaces the status. Only for kinds whose rule is the one writer of their status.
+    pub fn set_status<R: Resource>(&mut self, status: &R::Status) -> Result<()> {
+        self.status = serde_json::to_value(status)
+            .map_err(|e| Error::internal("status cannot be written as JSON").because(e))?;
+        Ok(())
+    }
+
+    /// The generation that the object will have.
+    pub fn next_generation(&self) -> u64 {
+        let changed = self.old_spec.as_ref().is_none_or(|old| *old != self.spec);
+        self.meta.generation + u64::from(changed)
+    }
+
     /// For reading other objects from the cache.
     pub fn cx(&self) -> &'a Cx {
         self.cx

@@ -13,6 +13,7 @@ pub mod link;
 pub mod node;
 pub mod resilience;
 pub mod setting;
+pub mod store_kind;
 pub mod stream;
 pub mod task;
 
@@ -27,6 +28,7 @@ mod gate;
 mod key;
 mod offer;
 mod registry;
+mod seat;
 mod secret;
 mod subsystem;
 #[cfg(test)]
@@ -44,6 +46,7 @@ pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
 pub use key::{object_key, object_ref, unique_key};
 pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};
+pub use seat::Seat;
 pub use secret::{NoSeal, Seal};
 pub use store::{Key, Revision};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
@@ -51,5 +54,11 @@ pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothin
 pub use task::{Proc, Undo, UndoCall};
 pub use trace::Trace;
 
-/// The subsystems that the spine itself brings: `task`, `node`, `setting`.
-pub static SUBSYSTEMS: &[&Subsystem] = &[&task::SUBSYSTEM, &node::SUBSYSTEM, &setting::SUBSYSTEM];
+/// The subsystems that the spine itself brings: `task`, `node`, `setting`, `flag`, `store`.
+pub static SUBSYSTEMS: &[&Subsystem] = &[
+    &task::SUBSYSTEM,
+    &node::SUBSYSTEM,
+    &setting::SUBSYSTEM,
+    setting::FLAG,
+    &store_kind::SUBSYSTEM,
+];

@@ -6,16 +6,20 @@
 //! Each stream begins with one JSON line that says what it is; object streams go on in frames of
 //! `length u32 | sort u8 | payload`.
 
+mod ask;
 mod connection;
 mod frames;
+mod scope;
 
 use crate::event::{Event, EventLog};
+use crate::resilience::{Retry, Standing};
 use crate::task::{Line, LineLog};
 use crate::{Cx, Msg, StreamIo, StreamRequest};
 use connection::Mux;
 use futures::future::BoxFuture;
 use model::{Error, ObjectRef, Result, Uid};
 use parking_lot::Mutex;
+use scope::NodeScope;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +28,22 @@ use store::remote::{BoxIo, OpenStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
+
+/// Longest first line of a stream: a request with an object in it.
+const MAX_GREETING: usize = 2 * store::MAX_VALUE;
+
+/// How the socket is dialled again, and streams are asked for again, while the other side refuses.
+const DIAL: Retry = Retry {
+    tries: u32::MAX,
+    base: Duration::from_millis(50),
+    cap: Duration::from_secs(2),
+};
+
+/// How long a call waits for a connection.
+const SOON: Duration = Duration::from_secs(2);
+
+/// How often it is told at most how dependencies stand.
+const CALM: Duration = Duration::from_secs(1);
 
 /// What a stream of the link is.
 #[derive(Serialize, Deserialize)]
@@ -35,6 +55,10 @@ enum Hello {
     Events,
     /// Lines of task logs, one JSON line each.
     Lines,
+    /// How the agent's dependencies stand, one JSON line each time.
+    Standings,
+    /// A request of one of the agent's loops; the answer is one JSON document.
+    Ask { ask: Box<ask::Ask> },
     /// A stream of an object.
     Stream { request: Box<StreamRequest> },
 }
@@ -84,6 +108,7 @@ fn broken(error: std::io::Error) -> Error {
 /// Accepts agents at a unix socket until the process ends. Only these user ids may connect.
 pub async fn serve(cx: Cx, listener: UnixListener, allowed: Vec<u32>) {
     let stop = cx.shutdown();
+    let mut refused = 0;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -96,7 +121,10 @@ pub async fn serve(cx: Cx, listener: UnixListener, allowed: Vec<u32>) {
                     let (mux, inbound) = Mux::start(&cx, stream, yamux::Mode::Server);
                     cx.links().0.lock().retain(|m| !m.closed());
                     cx.links().0.lock().push(mux);
-                    cx.life().spawn("link", accept(cx.clone(), inbound));
+                    // On this machine there is one node: ours.
+                    let scope = NodeScope::new(&cx, cx.node());
+                    cx.life()
+                        .spawn("link", accept(cx.clone(), inbound, Some(scope)));
                 }
                 Ok(cred) => tracing::warn!(
                     uid = cred.uid(),
@@ -104,16 +132,19 @@ pub async fn serve(cx: Cx, listener: UnixListener, allowed: Vec<u32>) {
                 ),
                 Err(error) => tracing::warn!(%error, "peer of the agent socket is not known"),
             },
+            // The machine refuses: it is short of descriptors or memory.
             Err(error) => {
+                refused += 1;
                 tracing::warn!(%error, "agent socket");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(DIAL.wait(refused, rand::random())).await;
+                continue;
             }
         }
     }
 }
 
-/// Serves the streams that the other side opens.
-async fn accept(cx: Cx, mut inbound: mpsc::Receiver<BoxIo>) {
+/// Serves the streams that the other side opens. With a scope the other side is an agent, without one it is the api.
+async fn accept(cx: Cx, mut inbound: mpsc::Receiver<BoxIo>, scope: Option<NodeScope>) {
     let stop = cx.shutdown();
     loop {
         let stream = tokio::select! {
@@ -121,16 +152,16 @@ async fn accept(cx: Cx, mut inbound: mpsc::Receiver<BoxIo>) {
             stream = inbound.recv() => stream,
         };
         let Some(stream) = stream else { return };
-        let served = cx.clone();
+        let (served, scope) = (cx.clone(), scope.clone());
         cx.life().spawn("link stream", async move {
-            if let Err(error) = serve_one(served, stream).await {
+            if let Err(error) = serve_one(served, stream, scope).await {
                 tracing::debug!(%error, "stream of the link ended");
             }
         });
     }
 }
 
-async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
+async fn serve_one(cx: Cx, mut stream: BoxIo, scope: Option<NodeScope>) -> Result<()> {
     let mut line = Vec::new();
     // Byte by byte up to the newline, so that nothing behind it is swallowed by a buffer.
     loop {
@@ -139,42 +170,61 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
             break;
         }
         line.push(byte);
-        if line.len() > 64 * 1024 {
+        if line.len() > MAX_GREETING {
             return Err(Error::unparseable("greeting of a link stream is too long"));
         }
     }
     let hello: Hello = serde_json::from_slice(&line)
         .map_err(|e| Error::unparseable("greeting of a link stream").because(e))?;
-    match hello {
-        Hello::Store => {
+    match (hello, scope) {
+        (Hello::Store, Some(scope)) => {
             let stop = cx.shutdown();
-            let serve = store::remote::serve_store(stream, cx.store_handle(), Arc::new(|_| true));
+            let serve = store::remote::serve_store(stream, cx.store_handle(), Arc::new(scope));
             tokio::select! {
                 () = stop.cancelled() => {}
                 served = serve => served.map_err(broken)?,
             }
             Ok(())
         }
-        Hello::Events => {
+        (Hello::Ask { ask }, Some(scope)) => ask::answer(&cx, &scope, *ask, stream).await,
+        (Hello::Events, Some(scope)) => {
             let mut lines = BufReader::new(stream).lines();
             while let Some(line) = lines.next_line().await.map_err(broken)? {
-                if let Ok(event) = serde_json::from_str::<Event>(&line) {
+                if let Ok(event) = serde_json::from_str::<Event>(&line)
+                    && scope.may_tell(&event)
+                {
                     cx.events().accept(event).await;
                 }
             }
             Ok(())
         }
-        Hello::Lines => {
+        (Hello::Standings, Some(scope)) => {
+            let mut lines = BufReader::new(stream).lines();
+            let took = async {
+                while let Some(line) = lines.next_line().await? {
+                    if let Ok(standings) = serde_json::from_str::<Vec<Standing>>(&line) {
+                        cx.dependencies().accept(scope.node(), standings);
+                    }
+                }
+                Ok(())
+            };
+            let ended = took.await.map_err(broken);
+            cx.dependencies().forget(scope.node());
+            ended
+        }
+        (Hello::Lines, Some(scope)) => {
             let logs = crate::task::TaskLogs::of(&cx);
             let mut lines = BufReader::new(stream).lines();
             while let Some(line) = lines.next_line().await.map_err(broken)? {
-                if let Ok(line) = serde_json::from_str::<Line>(&line) {
+                if let Ok(line) = serde_json::from_str::<Line>(&line)
+                    && scope.runs_task(line.task)
+                {
                     logs.accept(line).await;
                 }
             }
             Ok(())
         }
-        Hello::Stream { request } => {
+        (Hello::Stream { request }, None) => {
             let (ours, theirs) = StreamIo::pair();
             let id = request.request_id.clone();
             let desk = cx.desk();
@@ -192,6 +242,8 @@ async fn serve_one(cx: Cx, mut stream: BoxIo) -> Result<()> {
             let (carried, ()) = tokio::join!(frames::run(stream, ours), work);
             carried
         }
+        (Hello::Stream { .. }, Some(_)) => Err(Error::denied("an agent opens no streams")),
+        (_, None) => Err(Error::denied("the api reads nothing from an agent's store")),
     }
 }
 
@@ -238,11 +290,11 @@ impl AgentLink {
 
     /// Keeps the connection up for as long as the future is polled.
     pub async fn run(&self, stop: tokio_util::sync::CancellationToken) {
-        let mut wait = Duration::from_millis(50);
+        let mut refused = 0;
         loop {
             match UnixStream::connect(&self.path).await {
                 Ok(stream) => {
-                    wait = Duration::from_millis(50);
+                    refused = 0;
                     let (mux, inbound, driver) = Mux::prepare(stream, yamux::Mode::Client);
                     self.found.send_replace(Some(mux.clone()));
                     let _ = self.connections.send(inbound).await;
@@ -258,7 +310,7 @@ impl AgentLink {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => wait = (wait * 2).min(Duration::from_secs(2)),
+                () = tokio::time::sleep(DIAL.wait(refused + 1, rand::random())) => refused += 1,
             }
         }
     }
@@ -273,7 +325,7 @@ impl AgentLink {
                     tokio::select! {
                         () = stop.cancelled() => return,
                         next = inbound.recv() => match next {
-                            Some(streams) => served.life().spawn("link", accept(served.clone(), streams)),
+                            Some(streams) => served.life().spawn("link", accept(served.clone(), streams, None)),
                             None => return,
                         },
                     }
@@ -285,6 +337,8 @@ impl AgentLink {
                 "link events",
                 pump(self.clone(), cx.clone(), Hello::Events, events),
             );
+            cx.life()
+                .spawn("link standings", tell(self.clone(), cx.clone()));
             cx.life().spawn(
                 "link lines",
                 pump(self.clone(), cx.clone(), Hello::Lines, lines),
@@ -292,13 +346,38 @@ impl AgentLink {
         }
     }
 
-    async fn connected(&self) -> std::io::Result<Mux> {
+    /// The connection, as soon as there is one that lives.
+    async fn connection(&self) -> std::io::Result<Mux> {
         let mut mux = self.mux.clone();
-        let found =
-            tokio::time::timeout(Duration::from_secs(2), mux.wait_for(Option::is_some)).await;
-        match found {
-            Ok(Ok(mux)) => mux.clone().ok_or_else(gone),
-            _ => Err(gone()),
+        let lives = |mux: &Option<Mux>| mux.as_ref().is_some_and(|mux| !mux.closed());
+        let found = mux.wait_for(lives).await.map_err(|_| gone())?;
+        found.clone().ok_or_else(gone)
+    }
+
+    /// The connection, when there is one or comes one soon.
+    async fn connected(&self) -> std::io::Result<Mux> {
+        tokio::time::timeout(SOON, self.connection())
+            .await
+            .unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// A new stream of this sort, as soon as there is a connection that gives one.
+    async fn stream(&self, what: &Hello) -> BoxIo {
+        let mut refused = 0;
+        loop {
+            let opened = async {
+                let mut stream = self.connection().await.map_err(broken)?.open().await?;
+                hello(&mut stream, what).await?;
+                Ok::<_, Error>(stream)
+            };
+            match opened.await {
+                Ok(stream) => return stream,
+                Err(error) => {
+                    refused += 1;
+                    tracing::debug!(%error, "the api gives no stream");
+                    tokio::time::sleep(DIAL.wait(refused, rand::random())).await;
+                }
+            }
         }
     }
 }
@@ -315,20 +394,10 @@ async fn pump<T: Serialize>(link: AgentLink, cx: Cx, what: Hello, mut queue: mps
     let stop = cx.shutdown();
     let mut held: Option<Vec<u8>> = None;
     loop {
-        let stream = tokio::select! {
+        let mut stream = tokio::select! {
             () = stop.cancelled() => return,
-            mux = link.connected() => match mux {
-                Ok(mux) => mux.open().await,
-                Err(_) => continue,
-            },
+            stream = link.stream(&what) => stream,
         };
-        let Ok(mut stream) = stream else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        if hello(&mut stream, &what).await.is_err() {
-            continue;
-        }
         loop {
             let line = match held.take() {
                 Some(line) => line,
@@ -349,6 +418,34 @@ async fn pump<T: Serialize>(link: AgentLink, cx: Cx, what: Hello, mut queue: mps
                 break;
             }
         }
+    }
+}
+
+/// Tells how the dependencies of this process stand, whenever that has changed.
+async fn tell(link: AgentLink, cx: Cx) {
+    let stop = cx.shutdown();
+    let mut told = cx.dependencies().told();
+    let work = async {
+        loop {
+            let mut stream = link.stream(&Hello::Standings).await;
+            loop {
+                told.mark_unchanged();
+                let mut line = serde_json::to_vec(&cx.dependencies().ours()).unwrap_or_default();
+                line.push(b'\n');
+                if stream.write_all(&line).await.is_err() || stream.flush().await.is_err() {
+                    break;
+                }
+                // The api says nothing here: what comes is its end.
+                tokio::select! {
+                    _ = stream.read_u8() => break,
+                    _ = told.changed() => tokio::time::sleep(CALM).await,
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one folder declares: a kind and how it lives.
 
-use crate::{Controller, Cx, Draft, OpenFn, Proc, Undo};
+use crate::{Controller, Cx, Draft, OpenFn, Proc, Seat, Undo};
 use futures::future::BoxFuture;
 use model::{Error, Kind, Resource, Result};
 use serde_json::Value;
@@ -24,6 +24,8 @@ pub struct Subsystem {
     pub kind: &'static Kind,
     /// Where it runs.
     pub place: Place,
+    /// Which node an object of it lives on: only that node's agent may write its status.
+    pub seat: Seat,
     /// Typed round trip of a spec, which materialises defaults: [`normal`].
     pub normal: fn(Value) -> Result<Value>,
     /// Its rules and allocations, at creation and update. Reads only the cache.

@@ -1,6 +1,7 @@
 //! The spine over the memory store, with a demo kind: one folder's worth of declaration, nothing else.
 
-mod demo;
+mod bad_days;
+pub(crate) mod demo;
 mod life_of_an_object;
 mod over_the_link;
 mod procedures;

@@ -116,7 +116,11 @@ async fn route(call: Call, request: Request<Body>, path: &str) -> (&'static str,
 
 fn metrics(call: &Call) -> Outcome {
     call.need("metrics", "read")?;
-    let text = call.app.metrics.text(&call.app.cx.cache().counts());
+    let cx = &call.app.cx;
+    let text = call
+        .app
+        .metrics
+        .text(&cx.cache().counts(), &cx.dependencies().standings());
     Ok(reply::raw(
         StatusCode::OK,
         text.into(),

@@ -99,6 +99,6 @@ pub(crate) async fn answer(call: &Call, path: &str) -> Outcome {
     }
     Ok(reply::json(
         status,
-        &json!({ "status": word, "checks": checked }),
+        &json!({ "status": word, "checks": checked, "dependencies": call.app.cx.dependencies().standings() }),
     ))
 }

@@ -3,6 +3,7 @@
 //! Labels are few and closed: surface, operation (a declared verb, never a path or a name) and status.
 
 use parking_lot::Mutex;
+use runtime::resilience::{BreakerState, Standing};
 use runtime::{Cx, Op, Surface};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -118,7 +119,11 @@ impl Metrics {
     }
 
     /// The text.
-    pub(crate) fn text(&self, objects: &[(&'static str, usize)]) -> String {
+    pub(crate) fn text(
+        &self,
+        objects: &[(&'static str, usize)],
+        dependencies: &[Standing],
+    ) -> String {
         let mut out = String::new();
         let _ = writeln!(
             out,
@@ -154,8 +159,76 @@ impl Metrics {
         for (kind, count) in objects {
             let _ = writeln!(out, "debvisor_objects{{kind=\"{kind}\"}} {count}");
         }
+        depends(&mut out, dependencies);
         out
     }
+}
+
+/// What is called outside, and how that goes.
+fn depends(out: &mut String, dependencies: &[Standing]) {
+    let metric = |out: &mut String,
+                  name: &str,
+                  sort: &str,
+                  help: &str,
+                  value: &dyn Fn(&Standing) -> String| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {sort}");
+        for one in dependencies {
+            let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+            let _ = writeln!(
+                out,
+                "{name}{{dependency=\"{}\",node=\"{}\"}} {}",
+                quoted(&one.name),
+                quoted(&one.node),
+                value(one)
+            );
+        }
+    };
+    metric(
+        out,
+        "debvisor_dependency_open",
+        "gauge",
+        "Whether its breaker is open (1), half open (0.5) or closed (0).",
+        &|s| match s.state {
+            BreakerState::Closed => "0".into(),
+            BreakerState::HalfOpen => "0.5".into(),
+            BreakerState::Open => "1".into(),
+        },
+    );
+    metric(
+        out,
+        "debvisor_dependency_opened_total",
+        "counter",
+        "How often its breaker has opened.",
+        &|s| s.opened.to_string(),
+    );
+    metric(
+        out,
+        "debvisor_dependency_calls_total",
+        "counter",
+        "Calls that were made.",
+        &|s| s.calls.to_string(),
+    );
+    metric(
+        out,
+        "debvisor_dependency_failures_total",
+        "counter",
+        "Calls that failed.",
+        &|s| s.failures.to_string(),
+    );
+    metric(
+        out,
+        "debvisor_dependency_refused_total",
+        "counter",
+        "Calls that its breaker refused.",
+        &|s| s.refused.to_string(),
+    );
+    metric(
+        out,
+        "debvisor_dependency_seconds_total",
+        "counter",
+        "Time that all calls took together.",
+        &|s| s.seconds.to_string(),
+    );
 }
 
 /// Something open; it counts until it is dropped.

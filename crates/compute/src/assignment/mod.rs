@@ -14,7 +14,7 @@ mod types;
 pub use types::{Assignment, AssignmentSpec, AssignmentStatus};
 
 use model::{Column, Kind, Resource, Scope, Unit, Verb, schema};
-use runtime::{Place, Subsystem, normal, nothing_to_admit};
+use runtime::{Place, Seat, Subsystem, normal, nothing_to_admit};
 use std::sync::Arc;
 
 /// The declaration.
@@ -42,6 +42,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Assignment>,
     admit: nothing_to_admit,
     runs: &[],

@@ -26,7 +26,7 @@ mod types;
 pub use types::*;
 
 use model::{Column, Kind, Resource, Scope, Unit, Verb, schema};
-use runtime::{Place, Subsystem, normal};
+use runtime::{Place, Seat, Subsystem, normal};
 use std::sync::Arc;
 
 /// A virtual machine.
@@ -82,6 +82,10 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Twin {
+        kind: "assignment",
+        field: "spec.node",
+    },
     normal: normal::<Vm>,
     admit: rules::admit,
     runs: actions::RUNS,

@@ -53,7 +53,7 @@ pub struct Answer {
 }
 
 impl Request {
-    /// A request; `path` begins after `/api/v1` (or with `/api/`, or is `/metrics`) and may carry a
+    /// A request; `path` begins after `/api/v1` (or with `/api/`, `/health/`, or is `/metrics`) and may carry a
     /// query.
     pub fn new(method: http::Method, path: impl Into<String>) -> Self {
         Request {
@@ -194,7 +194,12 @@ impl Client {
         let mut out = http::Request::builder()
             .method(request.method.clone())
             .uri(match request.path.as_str() {
-                path if path.starts_with("/api/") || path == "/metrics" => path.to_owned(),
+                path if path.starts_with("/api/")
+                    || path.starts_with("/health/")
+                    || path == "/metrics" =>
+                {
+                    path.to_owned()
+                }
                 _ => format!("/api/v1{}", request.path),
             })
             .header("host", self.host())

@@ -22,6 +22,10 @@ pub const BUILTINS: &[(&str, &str)] = &[
         "api",
         "What the server offers: actions, parity of the surfaces",
     ),
+    (
+        "health",
+        "How the server and what it depends on stand; exit code 6 when it is not ready",
+    ),
     ("completion", "Print the completion script of a shell"),
     ("man", "Write the manual pages into a folder"),
     ("version", "Print the version"),

@@ -12,6 +12,7 @@ mod edit;
 mod event;
 mod explain;
 mod follow;
+mod health;
 mod list;
 mod present;
 mod show;
@@ -58,6 +59,7 @@ pub async fn builtin(s: &Session, name: &str, m: &ArgMatches) -> Result<()> {
         ("delete", _) => delete::files(s, m).await,
         ("event", Some(("watch", m))) => event::watch(s, m).await,
         ("event", Some((_, m))) => event::list(s, m).await,
+        ("health", _) => health::show(s).await,
         ("whoami", _) => login::whoami(s).await,
         ("api", Some(("parity", m))) => api::parity(s, given(m, "check")).await,
         ("api", Some(("stats", _))) => api::stats(s).await,

@@ -11,7 +11,7 @@ mod types;
 pub use types::{ProjectSpec, ProjectStatus};
 
 use model::{Column, Error, Kind, Resource, Result, Scope, Verb, schema};
-use runtime::{Cx, Op, Place, Subsystem, no_controllers, normal, nothing_to_admit};
+use runtime::{Cx, Op, Place, Seat, Subsystem, no_controllers, normal, nothing_to_admit};
 use serde_json::json;
 
 /// The project that is there from the start.
@@ -55,6 +55,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Project>,
     admit: nothing_to_admit,
     runs: &[],

@@ -1,6 +1,6 @@
 use super::*;
 use model::ObjectRef;
-use runtime::{Actor, Answer, CxBuilder, Registry, Request, Surface};
+use runtime::{Actor, Answer, CxBuilder, Registry, Request, Seat, Surface};
 use serde_json::Value;
 
 /// A thing that lies in projects.
@@ -30,6 +30,7 @@ mod thing {
     pub static SUBSYSTEM: Subsystem = Subsystem {
         kind: &KIND,
         place: Place::Api,
+        seat: Seat::Api,
         normal: normal::<Thing>,
         admit: nothing_to_admit,
         runs: &[],

@@ -9,7 +9,7 @@ mod types;
 pub use types::{Address, AddressSpec, AddressStatus};
 
 use model::{Column, Kind, Resource, Scope, Unit, Verb, schema};
-use runtime::{Place, Subsystem, no_controllers, normal, nothing_to_admit};
+use runtime::{Place, Seat, Subsystem, no_controllers, normal, nothing_to_admit};
 
 /// The declaration.
 pub static KIND: Kind = Kind {
@@ -42,6 +42,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Field("spec.node"),
     normal: normal::<Address>,
     admit: nothing_to_admit,
     runs: &[],

@@ -16,7 +16,7 @@ pub(crate) use rules::{layout, may_hold_ipv4, may_hold_ipv6, subnets};
 pub use types::{Family, Mode, Network, NetworkSpec, NetworkStatus, State};
 
 use model::{Column, Kind, Resource, Scope, Unit, Verb, schema};
-use runtime::{Draft, Place, Subsystem, normal};
+use runtime::{Draft, Place, Seat, Subsystem, normal};
 
 /// The declaration.
 pub static KIND: Kind = Kind {
@@ -52,6 +52,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Every,
     normal: normal::<Network>,
     admit,
     runs: &[],

@@ -2,7 +2,7 @@
 
 use crate::{Held, Wish, allocate};
 use model::{Kind, Resource, Result, Scope, Verb, schema};
-use runtime::{Draft, Place, Subsystem, no_controllers, normal};
+use runtime::{Draft, Place, Seat, Subsystem, no_controllers, normal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +54,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Every,
     normal: normal::<Guest>,
     admit,
     runs: &[],

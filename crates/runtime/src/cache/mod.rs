@@ -13,7 +13,7 @@ pub(crate) use row::reference;
 use crate::key::{OBJECTS, UNIQUE, object_ref};
 use crate::{Registry, Seal};
 use futures::StreamExt;
-use model::{Error, Result};
+use model::{Error, Result, Uid};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -54,6 +54,8 @@ struct State {
     referrers: HashMap<Key, BTreeSet<Key>>,
     /// owner key -> owned
     owned: HashMap<Key, BTreeSet<Key>>,
+    /// uid -> key
+    uids: HashMap<Uid, Key>,
     /// kind -> project -> count
     counts: HashMap<&'static str, BTreeMap<String, usize>>,
     history: VecDeque<Arc<Delta>>,
@@ -226,7 +228,10 @@ impl Cache {
         };
         let kind = declared.kind().name;
         let old = state.rows.entry(kind).or_default().get(&entry.key).cloned();
-        if old.as_ref().is_some_and(|o| o.modified >= row.modified) {
+        // At the same revision it may only show more or less of its secrets than before.
+        if old.as_ref().is_some_and(|o| {
+            o.modified > row.modified || (o.modified == row.modified && o.same_secrets(&row))
+        }) {
             return None;
         }
         match &old {
@@ -329,6 +334,11 @@ impl Cache {
             .take_while(|(k, _)| k.as_str().starts_with(&prefix))
             .map(|(k, owner)| (k.as_str()[prefix.len()..].to_owned(), owner.clone()))
             .collect()
+    }
+
+    /// The key of the object with this uid.
+    pub fn key_of(&self, uid: Uid) -> Option<Key> {
+        self.0.state.read().uids.get(&uid).cloned()
     }
 
     /// Objects that name this one in a reference field.
@@ -438,6 +448,7 @@ impl Cache {
 
 impl State {
     fn link(&mut self, row: &Row) {
+        self.uids.insert(row.uid, row.key.clone());
         for target in &row.references {
             self.referrers
                 .entry(target.clone())
@@ -453,6 +464,7 @@ impl State {
     }
 
     fn unlink(&mut self, row: &Row) {
+        self.uids.remove(&row.uid);
         for target in &row.references {
             if let Some(set) = self.referrers.get_mut(target) {
                 set.remove(&row.key);

@@ -82,6 +82,11 @@ impl Row {
         })
     }
 
+    /// Whether the stored bytes are the same as far as secrets go.
+    pub(super) fn same_secrets(&self, other: &Row) -> bool {
+        self.raw == other.raw
+    }
+
     /// The object as it is stored: secrets sealed.
     pub(crate) fn stored(&self) -> Result<Value> {
         serde_json::from_slice(self.raw.as_ref().unwrap_or(&self.json))

@@ -184,6 +184,10 @@ async fn work(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
     while let Some(key) = queue.next().await {
         // What it can have seen at least; read before it looks, so that a later change is not called observed.
         let row = cx.cache().row(controller.owns().name, &key);
+        if !cx.tends(controller.owns(), &key) {
+            queue.settled(&key);
+            continue;
+        }
         let seen = row.as_ref().map_or(0, |row| row.generation);
         let request_id = row.as_ref().map_or("", |row| &*row.request_id);
         let span =

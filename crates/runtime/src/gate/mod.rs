@@ -12,6 +12,7 @@ pub use request::{Actor, ActorKind, Op, Request, Surface};
 use crate::cx::Cx;
 use crate::key::{PROJECT, object_key};
 use crate::registry::Declared;
+use crate::setting;
 use model::{Error, Name, Result, Scope, Verb, Way};
 
 /// A request that may be carried out. Only [`Gate::admit`] makes one.
@@ -64,8 +65,10 @@ impl Gate {
                 op.privilege_verb()
             )));
         }
-        // One line for what changes something; what only reads is in the surface's own line.
-        match op.reads(declared) {
+        // One line for what changes something; what only reads is in the surface's own line, unless its user is followed.
+        let quiet = op.reads(declared)
+            && !setting::LOG_REQUESTS.on(&self.cx, &request.actor.name, op.project());
+        match quiet {
             true => tracing::debug!(
                 request_id = %request.id, actor = %request.actor.name, surface = ?request.surface, kind = op.kind(),
                 verb = op.privilege_verb(), "request admitted"

@@ -1,6 +1,17 @@
-//! The kind `node`: a machine that runs guests. Its agent registers it and is the only writer of its status.
+//! The kind `node`: a machine that runs guests. Its agent registers it and keeps its presence up; the api alone writes
+//! its status.
+//!
+//! ```text
+//! unknown ──presence──► online ──presence gone──► offline ──presence──► online
+//! ```
 
-use crate::{Controller, Cx, Next, Op, Place, Subsystem, normal, nothing_to_admit};
+pub(crate) mod presence;
+mod rules;
+
+use crate::event::Severity;
+use crate::{
+    Controller, Cx, Next, Op, Place, Seat, Subsystem, normal, nothing_to_admit, object_ref,
+};
 use futures::future::BoxFuture;
 use model::{
     Column, Condition, Error, Kind, Resource, Result, Scope, Timestamp, Unit, Verb, schema,
@@ -9,7 +20,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Duration;
 use store::Key;
 use tokio::sync::watch;
 
@@ -73,7 +83,9 @@ pub enum Schedulable {
 pub enum NodeState {
     /// Its agent runs.
     Online,
-    /// Nothing is known.
+    /// Its agent was there and does not answer any more. What is known of its guests may be old.
+    Offline,
+    /// Its agent has not been there yet.
     #[default]
     Unknown,
 }
@@ -143,18 +155,31 @@ impl Facts {
 /// The kind `node`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
-    place: Place::Agent,
+    place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Node>,
     admit: nothing_to_admit,
     runs: &[],
     undos: &[],
     streams: &[],
     finalizes: false,
-    controllers: |_| vec![Arc::new(Register)],
+    controllers: |cx| {
+        cx.life().spawn("presence", presence::watch(cx.clone()));
+        vec![Arc::new(State)]
+    },
 };
 
-/// Makes sure that this node is there.
-pub async fn register(cx: &Cx) -> Result<()> {
+/// Makes sure that this node is there, and keeps its presence up until the process ends. For its agent.
+///
+/// # Errors
+/// When the api refuses the node.
+pub async fn attend(cx: &Cx) -> Result<()> {
+    register(cx).await?;
+    cx.life().spawn("presence", presence::keep(cx.clone()));
+    Ok(())
+}
+
+async fn register(cx: &Cx) -> Result<()> {
     if cx.get::<Node>(None, cx.node()).is_some() {
         return Ok(());
     }
@@ -179,52 +204,44 @@ pub async fn register(cx: &Cx) -> Result<()> {
     }
 }
 
-/// Writes what this machine is into its node.
-struct Register;
+/// Writes what the presence of nodes says.
+struct State;
 
-impl Controller for Register {
+impl Controller for State {
     fn name(&self) -> &'static str {
         "node"
     }
     fn owns(&self) -> &'static Kind {
         &KIND
     }
-    fn resync(&self) -> Duration {
-        Duration::from_secs(60)
-    }
     fn reconcile<'a>(&'a self, cx: &'a Cx, key: &'a Key) -> BoxFuture<'a, Result<Next>> {
         Box::pin(async move {
-            if *key != cx.key::<Node>(None, cx.node()) {
+            let Some(target) = object_ref(key) else {
                 return Ok(Next::Settled);
-            }
-            if let Some(facts) = cx.try_part::<Facts>() {
-                let found = facts.now();
-                let now = cx.clock().now();
-                cx.set_status::<Node>(key, |status| {
-                    let mut new = found.clone();
-                    new.state = NodeState::Online;
-                    new.since = status
-                        .since
-                        .filter(|_| status.boot_id == new.boot_id)
-                        .or(Some(now));
-                    new.observed_generation = status.observed_generation;
-                    let mut conditions = status.conditions.clone();
-                    for c in &found.conditions {
-                        Condition::set(
-                            &mut conditions,
-                            &c.kind,
-                            c.status,
-                            &c.reason,
-                            &c.message,
-                            now,
-                        );
-                    }
-                    new.conditions = conditions;
-                    *status = new;
-                })
-                .await?;
-            }
+            };
+            let found = presence::of(cx, &target.name).await?;
+            let now = cx.clock().now();
+            let mut turned = None;
+            cx.set_status::<Node>(key, |status| {
+                let before = status.state;
+                *status = rules::after(status, found.as_ref(), now);
+                turned = (before != status.state).then_some(status.state);
+            })
+            .await?;
+            let news = match turned {
+                Some(NodeState::Online) => ("node.online", "its agent is there", Severity::Info),
+                Some(NodeState::Offline) => (
+                    "node.offline",
+                    "its agent does not answer; its guests may go on",
+                    Severity::Warning,
+                ),
+                Some(NodeState::Unknown) | None => return Ok(Next::Settled),
+            };
+            cx.event(&target, news.0, news.1, news.2).await;
             Ok(Next::Settled)
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

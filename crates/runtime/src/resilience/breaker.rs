@@ -18,7 +18,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LAST_WAIT: Duration = Duration::from_secs(600);
 
 /// How a breaker stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Calls pass.
@@ -43,15 +43,15 @@ struct Inner {
 /// The breaker of one named dependency.
 #[derive(Debug)]
 pub struct Breaker {
-    name: &'static str,
+    name: String,
     inner: Mutex<Inner>,
 }
 
 impl Breaker {
     /// A closed breaker.
-    pub fn new(name: &'static str) -> Breaker {
+    pub fn new(name: &str) -> Breaker {
         Breaker {
-            name,
+            name: name.to_owned(),
             inner: Mutex::new(Inner {
                 state: BreakerState::Closed,
                 failures: 0,
@@ -69,15 +69,16 @@ impl Breaker {
         &self,
         call: impl FnOnce() -> F,
     ) -> Result<T> {
-        self.enter()?;
+        let trial = self.enter()?;
         let result = call().await;
         // Only a dependency that does not answer counts; a refusal is an answer.
         let failed = matches!(&result, Err(e) if matches!(e.what, model::What::Unavailable(_) | model::What::Internal));
+        drop(trial);
         self.leave(failed);
         result
     }
 
-    fn enter(&self) -> Result<()> {
+    fn enter(&self) -> Result<Option<Trial<'_>>> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         if inner.state == BreakerState::Open && now >= inner.until {
@@ -95,7 +96,7 @@ impl Breaker {
             }
         };
         match refused {
-            None => Ok(()),
+            None => Ok((inner.state == BreakerState::HalfOpen).then(|| Trial(self))),
             Some(after) => Err(Error::new(
                 model::What::Unavailable(after),
                 format!(
@@ -122,7 +123,6 @@ impl Breaker {
                 inner.open();
             }
             (BreakerState::HalfOpen, false) => {
-                inner.in_trial = inner.in_trial.saturating_sub(1);
                 inner.successes += 1;
                 if inner.successes >= TRIALS {
                     inner.state = BreakerState::Closed;
@@ -140,13 +140,23 @@ impl Breaker {
     }
 
     /// What it guards.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How often it has opened.
     pub fn opened(&self) -> u64 {
         self.inner.lock().opened
+    }
+}
+
+/// A call in the half-open state; when it is dropped, also half-way, its place is free.
+struct Trial<'a>(&'a Breaker);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.inner.lock();
+        inner.in_trial = inner.in_trial.saturating_sub(1);
     }
 }
 
@@ -188,5 +198,23 @@ mod tests {
             b.run(|| async { Ok(()) }).await.unwrap();
         }
         assert_eq!(b.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_is_given_up_makes_room_for_another() {
+        let b = Breaker::new("test");
+        for _ in 0..5 {
+            fail(&b).await;
+        }
+        tokio::time::advance(Duration::from_secs(31)).await;
+        for _ in 0..10 {
+            let never = b.run(std::future::pending::<Result<()>>);
+            assert!(
+                tokio::time::timeout(Duration::from_secs(1), never)
+                    .await
+                    .is_err()
+            );
+        }
+        assert!(b.run(|| async { Ok(()) }).await.is_ok());
     }
 }

@@ -1,16 +1,27 @@
-//! The kind `setting`: everything that can wait for the store. A setting is declared in code with type, default and
-//! range; an object of its name overrides the default. A setting may be a flag with a rollout.
+//! The kinds `setting` and `flag`: everything that can wait for the store. What there is is declared in code, with type,
+//! default and range ([`KNOWN`], [`FLAGS`]); an api process makes an object for each when it starts. A change is in
+//! force as soon as the watch cache has it, and stands in the object's history.
 
 mod flag;
+mod history;
+mod known;
 
-use crate::{Cx, Draft, Place, Subsystem, no_controllers, normal};
-pub use flag::in_rollout;
+pub use flag::{FLAGS, Flag, FlagKnown, FlagSpec, FlagStatus, LOG_REQUESTS, in_rollout};
+pub use history::Changed;
+pub use known::{
+    CONSOLES_PER_VM, KNOWN, Known, LOG_LEVEL, NODE_TIMEOUT, SLOW_READ, Sort, TASK_HISTORY,
+};
+
+pub(crate) static FLAG: &Subsystem = &flag::SUBSYSTEM;
+
+use crate::{Cx, Draft, Op, Place, Run, Seat, Subsystem, Until, no_controllers, normal};
 use model::{
-    Column, Condition, Error, Kind, Resource, Result, Scope, Verb, Violation, nearest, schema,
+    Action, Column, Condition, Danger, Error, Kind, Resource, Result, Scope, StreamKind, Unit,
+    Verb, Violation, Way, WorkStyle, nearest, schema,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A value that an administrator may change while everything runs.
 pub struct Setting;
@@ -27,173 +38,199 @@ pub static KIND: Kind = Kind {
     plural: "settings",
     title: "Setting",
     scope: Scope::Cluster,
-    doc: "A value that may be changed while everything runs. Each has a default that holds while no object of its name exists: delete the object to go back to it. A flag is a setting that can be rolled out to a share of users or projects.",
-    verbs: Verb::ALL,
+    doc: "A value that may be changed while everything runs. DebVisor makes one object for each setting that it knows; an empty value stands for the default.",
+    verbs: &[Verb::Read, Verb::Update],
     spec: schema::of::<SettingSpec>,
     status: schema::of::<SettingStatus>,
     columns: &[
         Column::new("name", "metadata.name"),
-        Column::new("value", "spec.value"),
-        Column::new("rollout", "spec.rollout_percent").wide(),
+        Column::new("value", "status.value"),
+        Column::new("default", "status.default"),
+        Column::new("unit", "status.unit"),
+        Column::new("restart", "status.restart_needed"),
+        Column::new("description", "status.description").wide(),
+        Column::new("changed", "status.changed")
+            .unit(Unit::Age)
+            .wide(),
     ],
-    actions: &[],
-    streams: &[],
+    actions: &[RESET],
+    streams: &[HISTORY],
     examples: &[
         "dvctl setting list",
-        "dvctl setting create log-level --value '\"debug\"'",
+        "dvctl setting set log-level --value info,compute=debug",
+        "dvctl setting history log-level",
+        "dvctl setting reset log-level",
     ],
 };
 
-/// The value of a setting.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+const RESET: Action = Action {
+    verb: "reset",
+    doc: "Goes back to the default.",
+    danger: Danger::None,
+    style: WorkStyle::Intent,
+    input: schema::empty,
+    claims: &[],
+    deadline: 60,
+    event: "reset",
+    examples: &["dvctl setting reset log-level"],
+};
+
+const HISTORY: StreamKind = StreamKind {
+    name: "history",
+    doc: "Its last changes, oldest first: when, who, from what, to what.",
+    way: Way::Read,
+    ticketed: false,
+    input: schema::empty,
+};
+
+/// What a setting is set to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct SettingSpec {
-    /// The value; its type is that of the default.
-    pub value: Value,
-    /// For flags: the share of users or projects that it holds for, 0 to 100.
-    #[serde(default = "whole")]
-    #[schemars(range(max = 100))]
-    pub rollout_percent: u8,
-    /// For flags: users that it always holds for.
-    #[serde(default)]
-    pub users: Vec<String>,
-    /// For flags: projects that it always holds for.
-    #[serde(default)]
-    pub projects: Vec<String>,
+    /// The value: a number or a text, as the setting's type says. Absent: the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
 }
 
-fn whole() -> u8 {
-    100
-}
-
-/// Settings have no status beyond their conditions.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+/// What a setting is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SettingStatus {
+    /// The value in force.
+    pub value: Value,
+    /// The value while none is set.
+    pub default: Value,
+    /// `number` or `text`.
+    #[serde(rename = "type")]
+    pub sort: String,
+    /// Unit of a number.
+    pub unit: String,
+    /// Smallest number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<u64>,
+    /// Largest number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// What it does.
+    pub description: String,
+    /// What it holds for.
+    pub scope: String,
+    /// Whether a change is in force only after a restart of the daemon.
+    pub restart_needed: bool,
+    /// When it was last changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<model::Timestamp>,
+    /// Its last changes, oldest first, at most 50.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Changed>,
     /// Generation of its spec that was seen.
     pub observed_generation: u64,
     /// Conditions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
 
-/// One known setting.
-pub struct Known {
-    /// Its name.
-    pub name: &'static str,
-    /// What it does, with unit and range.
-    pub doc: &'static str,
-    /// The value while none is set, as JSON.
-    pub default: &'static str,
-    /// Whether it is a flag.
-    pub flag: bool,
-}
-
-/// All settings of this version.
-pub static KNOWN: &[Known] = &[
-    Known {
-        name: "log-level",
-        doc: "How much is logged: a filter such as `info` or `info,compute=debug`. Changed live.",
-        default: "\"info\"",
-        flag: false,
-    },
-    Known {
-        name: "task-history",
-        doc: "How many seconds an ended task stays, 60 to 2592000.",
-        default: "3600",
-        flag: false,
-    },
-    Known {
-        name: "consoles-per-vm",
-        doc: "How many consoles of one VM (serial line, screen) may be open at once, 1 to 100.",
-        default: "10",
-        flag: false,
-    },
-];
-
-/// The kind `setting`.
+/// The kind `setting`. Its status is written by its rule, in the transaction of the change itself: so no change is
+/// without its history, and no controller is needed.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Setting>,
     admit,
-    runs: &[],
+    runs: &[(
+        "reset",
+        Run::Intent {
+            edit: |draft, _| {
+                draft.spec = json!({});
+                // An action's edit is admitted like any other change of the spec.
+                Ok(())
+            },
+            until: |_| Until::Done,
+        },
+    )],
     undos: &[],
-    streams: &[],
+    streams: &[("history", history::open)],
     finalizes: false,
     controllers: no_controllers,
 };
 
 fn admit(draft: &mut Draft<'_>) -> Result<()> {
-    let name = draft.meta.name.to_string();
-    let Some(known) = KNOWN.iter().find(|k| k.name == name) else {
-        let names = KNOWN.iter().map(|k| k.name);
-        let mut v = Violation::new("metadata.name", format!("there is no setting `{name}`"));
-        v.hint = Some(match nearest(&name, names.clone()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("settings: {}", names.collect::<Vec<_>>().join(", ")),
-        });
-        return Err(Error::invalid(vec![v]));
-    };
-    let default: Value = serde_json::from_str(known.default).unwrap_or(Value::Null);
-    let value = &draft.spec["value"];
-    let same = std::mem::discriminant(&default) == std::mem::discriminant(value);
-    if !same {
-        return Err(Error::field(
-            "spec.value",
-            format!("{value} is not of the type of the default {default}"),
-        ));
+    let known = find(draft.meta.name.as_str(), KNOWN.iter().map(|k| (k.name, *k)))?;
+    let new = draft.spec::<Setting>()?;
+    if let Some(value) = &new.value {
+        known.check(value)?;
     }
-    if known.name == "task-history"
-        && !value
-            .as_u64()
-            .is_some_and(|n| (60..=2_592_000).contains(&n))
-    {
-        return Err(Error::field(
-            "spec.value",
-            format!("{value} is not in 60 to 2592000"),
-        ));
+    let mut status = draft.status::<Setting>();
+    let value = known.value_of(&new);
+    let before = draft.old_spec::<Setting>()?.map(|old| known.value_of(&old));
+    history::note(draft, &mut status.history, before, &value);
+    status.changed = status.history.last().map(|last| last.time);
+    known.describe(&mut status);
+    status.value = value;
+    // Whoever reads it sees it at once: there is no controller to wait for.
+    status.observed_generation = draft.next_generation();
+    draft.set_status::<Setting>(&status)
+}
+
+/// One of what is known by name; the error names the nearest.
+fn find<T>(name: &str, mut known: impl Iterator<Item = (&'static str, T)> + Clone) -> Result<T> {
+    let names = known.clone().map(|(name, _)| name);
+    match known.find(|(known, _)| *known == name) {
+        Some((_, found)) => Ok(found),
+        None => {
+            let mut v = Violation::new("metadata.name", format!("there is no setting `{name}`"));
+            v.hint = Some(match nearest(name, names.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are: {}", names.collect::<Vec<_>>().join(", ")),
+            });
+            Err(Error::invalid(vec![v]))
+        }
     }
-    if known.name == "consoles-per-vm" && !value.as_u64().is_some_and(|n| (1..=100).contains(&n)) {
-        return Err(Error::field(
-            "spec.value",
-            format!("{value} is not in 1 to 100"),
-        ));
+}
+
+/// Makes the objects of all settings and flags that are not there yet, and renews what is said about them. For the api,
+/// at its start.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn make(cx: &Cx) -> Result<()> {
+    for known in KNOWN {
+        make_one(cx, KIND.name, known.name, json!({})).await?;
+        cx.set_status::<Setting>(&cx.key::<Setting>(None, known.name), |status| {
+            known.describe(status);
+        })
+        .await?;
     }
-    if known.name == "log-level"
-        && let Err(e) = value
-            .as_str()
-            .unwrap_or_default()
-            .parse::<tracing_subscriber::EnvFilter>()
-    {
-        return Err(
-            Error::field("spec.value", format!("{value} is not a filter: {e}"))
-                .hint("for example `info,compute=debug`"),
-        );
+    for known in FLAGS {
+        let spec = json!({ "enabled": false });
+        make_one(cx, flag::KIND.name, known.name, spec).await?;
+        cx.set_status::<Flag>(&cx.key::<Flag>(None, known.name), |status| {
+            known.doc.clone_into(&mut status.description);
+        })
+        .await?;
     }
     Ok(())
 }
 
-/// The value of a setting now: what is set, else its default.
-pub fn value(cx: &Cx, name: &str) -> Value {
-    let default = || {
-        KNOWN
-            .iter()
-            .find(|k| k.name == name)
-            .and_then(|k| serde_json::from_str(k.default).ok())
-            .unwrap_or(Value::Null)
+async fn make_one(cx: &Cx, kind: &str, name: &str, spec: Value) -> Result<()> {
+    if cx
+        .cache()
+        .row(kind, &crate::object_key(kind, None, name))
+        .is_some()
+    {
+        return Ok(());
+    }
+    let op = Op::Create {
+        kind: kind.into(),
+        project: None,
+        body: json!({ "metadata": { "name": name }, "spec": spec }),
     };
-    cx.get::<Setting>(None, name)
-        .map_or_else(default, |s| s.spec.value.clone())
+    match cx.submit(op, "setting").await {
+        Err(error) if error.what != model::What::Exists => Err(error),
+        _ => Ok(()),
+    }
 }
 
-/// Whether a flag holds for a subject. Anything unknown is off.
-pub fn flag(cx: &Cx, name: &str, user: &str, project: &str) -> bool {
-    let Some(setting) = cx.get::<Setting>(None, name) else {
-        return false;
-    };
-    let spec = &setting.spec;
-    spec.value == Value::Bool(true)
-        && (spec.users.iter().any(|u| u == user)
-            || spec.projects.iter().any(|p| p == project)
-            || in_rollout(name, user, spec.rollout_percent))
-}
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,15 @@ pub(super) struct Journal {
     pub entries: Vec<Entry>,
 }
 
+const PREFIX: &str = "j/";
+
 fn prefix(uid: Uid) -> String {
-    format!("j/{uid}/")
+    format!("{PREFIX}{uid}/")
+}
+
+/// The task whose journal a key is part of.
+pub(crate) fn journal_of(key: &Key) -> Option<Uid> {
+    Uid::parse(key.as_str().strip_prefix(PREFIX)?.split_once('/')?.0)
 }
 
 impl Journal {

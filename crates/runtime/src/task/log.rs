@@ -147,8 +147,7 @@ pub(super) async fn sweep(cx: Cx) {
             _ = timer.tick() => {}
         }
         let now = cx.clock().now();
-        let kept = crate::setting::value(&cx, "task-history");
-        let kept = Duration::from_secs(kept.as_u64().unwrap_or(3600));
+        let kept = crate::setting::TASK_HISTORY.seconds(&cx);
         for task in cx.list::<Task>(None) {
             let old = task
                 .status

@@ -17,12 +17,13 @@ mod runner;
 mod types;
 
 pub use file::FileLines;
+pub(crate) use journal::journal_of;
 pub use journal::{Undo, UndoCall};
 pub use log::{Line, LineLog, TaskLogs};
 pub use procedure::Proc;
 pub use types::{Edit, KIND, Task, TaskSpec, TaskState, TaskStatus};
 
-use crate::{Cx, Draft, Place, Run, Subsystem, Until, no_controllers, normal};
+use crate::{Cx, Draft, Place, Run, Seat, Subsystem, Until, no_controllers, normal};
 use model::{Error, Result};
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ use serde_json::Value;
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Task>,
     admit,
     runs: &[(

@@ -110,6 +110,7 @@ async fn forget_journals(cx: &Cx) {
 fn mine(cx: &Cx, task: &Obj<Task>) -> bool {
     task.spec.procedure
         && cx.runs(task.spec.place)
+        && cx.tends_object(&task.spec.target)
         && !task.status.as_ref().is_some_and(|s| s.state.ended())
 }
 

@@ -38,6 +38,9 @@ pub struct LampSpec {
     #[serde(default)]
     #[schemars(extend("x-allocated" = true))]
     pub socket: Option<u32>,
+    /// The node it stands on.
+    #[serde(default)]
+    pub node: Option<String>,
     /// The lamp that it follows.
     #[serde(default)]
     #[schemars(extend("x-ref" = "lamp"))]
@@ -107,6 +110,7 @@ pub static KIND: Kind = Kind {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Field("spec.node"),
     normal: normal::<Lamp>,
     admit: |draft| {
         let mut spec = draft.spec::<Lamp>()?;
@@ -240,7 +244,7 @@ impl Controller for Shine {
     }
 }
 
-struct TestSeal;
+pub struct TestSeal;
 impl Seal for TestSeal {
     fn seal(&self, context: &str, plain: &str) -> Result<String> {
         Ok(format!(
@@ -311,10 +315,15 @@ pub async fn create(cx: &Cx, name: &str, spec: Value) -> Result<Answer> {
 }
 
 pub async fn act(cx: &Cx, name: &str, verb: &str) -> Result<ObjectRef> {
+    act_on(cx, lamp(name), verb).await
+}
+
+pub async fn act_on(cx: &Cx, target: ObjectRef, verb: &str) -> Result<ObjectRef> {
+    let project = target.project.clone();
     match ask(
         cx,
         Op::Act {
-            target: lamp(name),
+            target,
             verb: verb.into(),
             params: Value::Null,
         },
@@ -325,7 +334,7 @@ pub async fn act(cx: &Cx, name: &str, verb: &str) -> Result<ObjectRef> {
             let task: Value = serde_json::from_slice(&task).unwrap();
             Ok(ObjectRef {
                 kind: "task".into(),
-                project: Some("default".into()),
+                project,
                 name: task["metadata"]["name"].as_str().unwrap().into(),
             })
         }

@@ -1,7 +1,7 @@
 //! A kind whose objects are as large as those of virtual machines: about 1 KB.
 
 use model::{Column, Condition, Kind, Resource, Scope, Verb, schema};
-use runtime::{Place, Subsystem, no_controllers, normal, nothing_to_admit};
+use runtime::{Place, Seat, Subsystem, no_controllers, normal, nothing_to_admit};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,6 +56,7 @@ static KIND: Kind = Kind {
 static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Machine>,
     admit: nothing_to_admit,
     runs: &[],

@@ -224,6 +224,7 @@ async fn draw(cx: Cx, request: StreamRequest, mut io: StreamIo) -> Result<()> {
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
+    seat: Seat::Api,
     normal: normal::<Lamp>,
     admit: nothing_to_admit,
     runs: &[

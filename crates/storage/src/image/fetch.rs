@@ -82,6 +82,19 @@ pub(super) fn fits(bytes: u64, free: u64) -> Result<()> {
     .hint("free some space in the pool, or use another pool"))
 }
 
+/// The host and port of an address, for the name of its breaker.
+pub(super) fn host_of(url: &str) -> String {
+    let url = reqwest::Url::parse(url).ok();
+    let host = url.as_ref().and_then(|url| {
+        let host = url.host_str()?;
+        Some(match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        })
+    });
+    host.unwrap_or_else(|| "unknown".to_owned())
+}
+
 /// Fetches `url` into `to`, over TLS that is verified, following redirects only from http(s) to http(s) and never from
 /// https to http. `free` is how much fits.
 ///
@@ -102,7 +115,12 @@ pub(super) async fn url(
         if error.is_timeout() {
             why = format!("nothing came for {} s", limits.stall.as_secs_f32());
         }
-        Error::unavailable(format!("fetching {url}: {why}")).because(error)
+        let message = format!("fetching {url}: {why}");
+        // Where it sends us is what it answers: asking again changes nothing.
+        match error.is_redirect() {
+            true => Error::refused(message).because(error),
+            false => Error::unavailable(message).because(error),
+        }
     };
     let answer = tokio::select! {
         () = cancel.cancelled() => return Err(cancelled()),

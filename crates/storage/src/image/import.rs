@@ -204,7 +204,16 @@ impl Import {
         let source = self.source();
         let work = async {
             if let Some(url) = &source.url {
-                return fetch::url(url, &to, free, &local.fetch, &seen, &cancel).await;
+                // Getting a file may be repeated: it is written from its start each time.
+                let host = fetch::host_of(url);
+                let host = self
+                    .proc
+                    .cx()
+                    .dependencies()
+                    .named(&format!("image host {host}"));
+                return host
+                    .call(|| fetch::url(url, &to, free, &local.fetch, &seen, &cancel))
+                    .await;
             }
             if let Some(file) = &source.file {
                 return fetch::local(Path::new(file), &to, free, &seen, &cancel).await;

@@ -20,13 +20,17 @@ pub use types::{
     Format, Image, ImageSpec, ImageState, ImageStatus, KIND, RecipeName, Source, Upload,
 };
 
-use runtime::{Place, Run, Subsystem, normal};
+use runtime::{Place, Run, Seat, Subsystem, normal};
 use std::sync::Arc;
 
 /// The kind `image`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::With {
+        kind: "pool",
+        field: "spec.pool",
+    },
     normal: normal::<Image>,
     admit: rules::admit,
     runs: &[(

@@ -21,13 +21,14 @@ pub use dir::Dir;
 pub use driver::{Driver, ImageRecord, Layer, Make, Origin, Seen, Usage};
 pub use types::{Content, DriverKind, KIND, Pool, PoolSpec, PoolState, PoolStatus};
 
-use runtime::{Place, Subsystem, normal};
+use runtime::{Place, Seat, Subsystem, normal};
 use std::sync::Arc;
 
 /// The kind `pool`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::Field("status.node"),
     normal: normal::<Pool>,
     admit: rules::admit,
     runs: &[],

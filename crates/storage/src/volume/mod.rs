@@ -10,13 +10,17 @@ mod types;
 pub use controller::open;
 pub use types::{KIND, Provisioned, Volume, VolumeFormat, VolumeSpec, VolumeState, VolumeStatus};
 
-use runtime::{Place, Subsystem, normal};
+use runtime::{Place, Seat, Subsystem, normal};
 use std::sync::Arc;
 
 /// The kind `volume`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Agent,
+    seat: Seat::With {
+        kind: "pool",
+        field: "spec.pool",
+    },
     normal: normal::<Volume>,
     admit: rules::admit,
     runs: &[],

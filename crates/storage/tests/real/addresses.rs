@@ -1,9 +1,11 @@
 //! Addresses: a real HTTP and HTTPS server that answers well, stalls, breaks off, lies and redirects.
 
 use super::world::{World, disk};
+use runtime::resilience::{BreakerState, Standing};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use storage::FetchLimits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -165,14 +167,14 @@ async fn an_address_gives_the_image_or_a_clear_error() {
     }
     let before = world.files();
     for (url, wanted) in [
-        (format!("{http}/cut"), "fetching"),
-        (format!("{https}/cut"), "fetching"),
-        (format!("{https}/stall"), "nothing came for"),
         (format!("{http}/missing"), "404"),
         (format!("{http}/circle"), "in circles"),
         (format!("{https}/to-file"), "not followed"),
         (format!("{https}/to-ftp"), "not followed"),
         (format!("{https}/to-http"), "not followed"),
+        (format!("{http}/cut"), "fetching"),
+        (format!("{https}/stall"), "nothing came for"),
+        (format!("{https}/cut"), "fetching"),
         ("http://127.0.0.1:1/disk".to_owned(), "fetching"),
     ] {
         let error = import(url.clone(), &sum).await.expect_err(&url);
@@ -255,4 +257,81 @@ async fn a_cancelled_fetch_leaves_nothing() {
     assert_eq!(world.files(), Vec::<String>::new());
     world.delete("image", "slow").await.unwrap();
     world.gone("image", "slow").await;
+}
+
+/// A server that closes every connection while it is dead, and counts them.
+struct Mortal {
+    url: String,
+    alive: Arc<AtomicBool>,
+    connections: Arc<AtomicUsize>,
+    _task: JoinSet<()>,
+}
+
+impl Mortal {
+    async fn start(body: Vec<u8>) -> Mortal {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/disk", listener.local_addr().unwrap());
+        let (alive, connections) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let body = Arc::new(body);
+        let mut task = JoinSet::new();
+        task.spawn({
+            let (alive, connections): (Arc<AtomicBool>, Arc<AtomicUsize>) =
+                (alive.clone(), Arc::clone(&connections));
+            async move {
+                while let Ok((io, _)) = listener.accept().await {
+                    connections.fetch_add(1, Ordering::SeqCst);
+                    if alive.load(Ordering::SeqCst) {
+                        // A client that breaks off is its own business.
+                        let _ = answer(io, body.clone(), String::new()).await;
+                    }
+                }
+            }
+        });
+        Mortal {
+            url,
+            alive,
+            connections,
+            _task: task,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_host_is_left_alone_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = disk(&folder.path().join("disk.raw"), 2);
+    let sum = hex::encode(Sha256::digest(&body));
+    let server = Mortal::start(body).await;
+    let world = World::new().await;
+    let import = async |name: &str| {
+        let source = json!({ "url": server.url, "sha256": sum });
+        world.import(name, source).await
+    };
+    let count = || server.connections.load(Ordering::SeqCst);
+    let standing = || {
+        let all = world.cx.dependencies().standings();
+        let named = |s: &Standing| s.name.starts_with("image host 127.0.0.1:");
+        all.into_iter().find(named).unwrap()
+    };
+    import("a").await.unwrap_err();
+    assert_eq!(count(), 3, "it is tried again");
+    import("b").await.unwrap_err();
+    assert_eq!(count(), 5);
+    assert_eq!(standing().state, BreakerState::Open);
+    for name in ["c", "d"] {
+        let error = import(name).await.unwrap_err();
+        assert!(error.contains("is left alone for"), "{error}");
+    }
+    assert_eq!(count(), 5, "nobody calls it");
+    assert_eq!(standing().refused, 2);
+    // It is back, and is looked for when its time has come.
+    server.alive.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    for name in ["e", "f", "g"] {
+        import(name).await.unwrap();
+    }
+    assert_eq!(standing().state, BreakerState::Closed);
+    assert_eq!(count(), 8);
 }

@@ -56,6 +56,11 @@ impl Memory {
         Self::with(Arc::new(SystemClock), Keep::default(), Faults::default())
     }
 
+    /// An empty store on another clock.
+    pub fn on_clock(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::with(clock, Keep::default(), Faults::default())
+    }
+
     /// An empty store that fails as `faults` tell it.
     pub fn with_faults(faults: Faults) -> Arc<Self> {
         Self::with(Arc::new(SystemClock), Keep::default(), faults)

@@ -8,7 +8,7 @@ mod server;
 mod wire;
 
 pub use client::RemoteStore;
-pub use server::{Access, Allow, serve_store};
+pub use server::{Scope, Unscoped, hidden, serve_store};
 
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};

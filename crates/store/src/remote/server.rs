@@ -5,7 +5,10 @@ use super::wire::{
     self, Answer, Ask, Call, ChangeMessage, Failure, Found, Open, PART, Reply, Seen, VERSION,
     WatchAsk,
 };
-use crate::{Key, LeaseId, Prefix, Result, Revision, Store, StoreError, Txn};
+use crate::{
+    Change, ChangeKind, Entry, Key, LeaseId, Prefix, Result, Revision, Store, StoreError, Txn,
+};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, SinkExt, StreamExt};
 use prost::Message;
@@ -20,27 +23,57 @@ const AT_ONCE: usize = 256;
 /// A stream must say within this time what it is for.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// What a caller wants to do, for the rule that scopes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Read one key, or learn from an expectation whether it exists.
-    Read(Key),
-    /// List or watch everything under a prefix.
-    ReadAll(Prefix),
-    /// Create, replace or delete a key.
-    Write(Key),
-    /// Take, extend or end a lease. Ids are random, so only who took a lease, or may read its keys, can name it.
-    Lease,
+/// Which part of the store a caller has: asked for everything that it reads and writes. What it refuses, it refuses
+/// with a text that names the key and the caller.
+pub trait Scope: Send + Sync {
+    /// May it read this key, or learn from an expectation whether it exists?
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), String>>;
+    /// An entry as the caller may see it; `None` when it may not see it at all.
+    fn show(&self, entry: Entry) -> BoxFuture<'_, Option<Entry>>;
+    /// A change as the caller may see it. What it may not see becomes [`hidden`], so that it still learns of the
+    /// revision; one change may show or hide others.
+    fn follow(&self, change: Change) -> BoxFuture<'_, Result<Vec<Change>>>;
+    /// What of a transaction may be committed; a refusal commits nothing.
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Txn, String>>;
 }
 
-/// Says whether a caller may.
-pub type Allow = Arc<dyn Fn(&Access) -> bool + Send + Sync>;
+/// Everything, for callers that are ourselves and for tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unscoped;
+
+impl Scope for Unscoped {
+    fn read<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn show(&self, entry: Entry) -> BoxFuture<'_, Option<Entry>> {
+        Box::pin(async { Some(entry) })
+    }
+    fn follow(&self, change: Change) -> BoxFuture<'_, Result<Vec<Change>>> {
+        Box::pin(async { Ok(vec![change]) })
+    }
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Txn, String>> {
+        Box::pin(async { Ok(txn) })
+    }
+}
+
+/// What stands in the place of a change that the caller may not see: no key has this name.
+pub fn hidden(change: &Change) -> Change {
+    Change {
+        revision: change.revision,
+        kind: ChangeKind::Delete(Key::new("hidden")),
+        last: change.last,
+    }
+}
 
 type Frames = Framed<BoxIo, LengthDelimitedCodec>;
 
 /// Serves one stream of a link: either calls or one watch, as its first frame says. Returns when the peer is done;
-/// an error when the peer breaks off or does not keep to the form. `allow` is asked for every access.
-pub async fn serve_store(io: BoxIo, store: Arc<dyn Store>, allow: Allow) -> io::Result<()> {
+/// an error when the peer breaks off or does not keep to the form. `scope` is asked for every access.
+pub async fn serve_store(
+    io: BoxIo,
+    store: Arc<dyn Store>,
+    scope: Arc<dyn Scope>,
+) -> io::Result<()> {
     let mut frames = Framed::new(io, wire::codec());
     let first = tokio::time::timeout(GREETING, frames.next()).await;
     let first = match first {
@@ -75,8 +108,8 @@ pub async fn serve_store(io: BoxIo, store: Arc<dyn Store>, allow: Allow) -> io::
         };
     }
     match open.watch {
-        Some(ask) => watch(frames, &*store, &allow, ask).await,
-        None => calls(frames, store, allow).await,
+        Some(ask) => watch(frames, &*store, &*scope, ask).await,
+        None => calls(frames, store, scope).await,
     }
 }
 
@@ -102,14 +135,10 @@ async fn end_watch(frames: &mut Frames, failure: Failure) -> io::Result<()> {
 async fn watch(
     mut frames: Frames,
     store: &dyn Store,
-    allow: &Allow,
+    scope: &dyn Scope,
     ask: WatchAsk,
 ) -> io::Result<()> {
     let under = Prefix::new(ask.under);
-    let access = Access::ReadAll(under.clone());
-    if !allow(&access) {
-        return end_watch(&mut frames, denied(&access).into()).await;
-    }
     let mut changes = store.watch(&under, Revision(ask.after)).ready_chunks(256);
     loop {
         let ready = tokio::select! {
@@ -125,17 +154,26 @@ async fn watch(
         let mut seen = Seen::default();
         let mut bytes = 0;
         for change in ready {
-            match change {
-                Ok(change) => {
-                    let change = ChangeMessage::from(change);
-                    bytes += change.encoded_len();
-                    seen.changes.push(change);
+            let shown = match change {
+                Ok(change) => scope.follow(change).await,
+                Err(error) => Err(error),
+            };
+            match shown {
+                Ok(changes) => {
+                    for change in changes {
+                        let change = ChangeMessage::from(change);
+                        bytes += change.encoded_len();
+                        seen.changes.push(change);
+                        if bytes >= PART {
+                            frames.feed(wire::pack(&std::mem::take(&mut seen))).await?;
+                            bytes = 0;
+                        }
+                    }
                 }
-                Err(error) => seen.failure = Some(error.into()),
-            }
-            if bytes >= PART {
-                frames.feed(wire::pack(&std::mem::take(&mut seen))).await?;
-                bytes = 0;
+                Err(error) => {
+                    seen.failure = Some(error.into());
+                    break;
+                }
             }
         }
         let ended = seen.failure.is_some();
@@ -146,7 +184,7 @@ async fn watch(
     }
 }
 
-async fn calls(frames: Frames, store: Arc<dyn Store>, allow: Allow) -> io::Result<()> {
+async fn calls(frames: Frames, store: Arc<dyn Store>, scope: Arc<dyn Scope>) -> io::Result<()> {
     let (mut sink, mut stream) = frames.split();
     let mut working = FuturesUnordered::new();
     let mut open = true;
@@ -155,7 +193,7 @@ async fn calls(frames: Frames, store: Arc<dyn Store>, allow: Allow) -> io::Resul
             frame = stream.next(), if open && working.len() < AT_ONCE => match frame {
                 Some(frame) => {
                     let call = Call::decode(frame?).map_err(garbage)?;
-                    working.push(answer(&*store, &allow, call));
+                    working.push(answer(&*store, &*scope, call));
                 }
                 // The peer asks no more; what it asked is still answered, if it listens.
                 None => open = false,
@@ -183,40 +221,40 @@ async fn feed(
     Ok(())
 }
 
-async fn answer(store: &dyn Store, allow: &Allow, call: Call) -> Vec<Reply> {
+async fn answer(store: &dyn Store, scope: &dyn Scope, call: Call) -> Vec<Reply> {
     let id = call.id;
     let reply = |answer| Reply {
         id,
         answer: Some(answer),
     };
-    match work(store, allow, call.ask).await {
+    match work(store, scope, call.ask).await {
         Ok(answers) => answers.into_iter().map(reply).collect(),
         Err(error) => vec![reply(Answer::Failure(error.into()))],
     }
 }
 
-async fn work(store: &dyn Store, allow: &Allow, ask: Option<Ask>) -> Result<Vec<Answer>> {
-    let check = |access: Access| {
-        if allow(&access) {
-            Ok(())
-        } else {
-            Err(denied(&access))
-        }
-    };
+async fn work(store: &dyn Store, scope: &dyn Scope, ask: Option<Ask>) -> Result<Vec<Answer>> {
     let one = |answer| Ok(vec![answer]);
     match ask {
         Some(Ask::Get(key)) => {
             let key = Key::new(key);
-            check(Access::Read(key.clone()))?;
-            let entry = store.get(&key).await?;
+            scope.read(&key).await.map_err(StoreError::Denied)?;
+            let entry = match store.get(&key).await? {
+                Some(entry) => scope.show(entry).await,
+                None => None,
+            };
             one(Answer::Entry(Found {
                 entry: entry.map(Into::into),
             }))
         }
         Some(Ask::List(ask)) => {
             let under = Prefix::new(ask.under.as_str());
-            check(Access::ReadAll(under.clone()))?;
-            let listing = store.list(&under, ask.page()).await?;
+            let mut listing = store.list(&under, ask.page()).await?;
+            let mut shown = Vec::with_capacity(listing.entries.len());
+            for entry in listing.entries {
+                shown.extend(scope.show(entry).await);
+            }
+            listing.entries = shown;
             Ok(wire::parts(listing)
                 .into_iter()
                 .map(Answer::Listing)
@@ -225,26 +263,19 @@ async fn work(store: &dyn Store, allow: &Allow, ask: Option<Ask>) -> Result<Vec<
         Some(Ask::Commit(txn)) => {
             let txn = Txn::from(txn);
             for expect in &txn.expect {
-                check(Access::Read(expect.key().clone()))?;
+                scope.read(expect.key()).await.map_err(StoreError::Denied)?;
             }
-            for write in &txn.writes {
-                check(Access::Write(write.key().clone()))?;
-            }
+            let txn = scope.commit(txn).await.map_err(StoreError::Denied)?;
             one(Answer::Revision(store.commit(txn).await?.0))
         }
-        Some(Ask::Lease(ttl)) => {
-            check(Access::Lease)?;
-            one(Answer::Lease(
-                store.lease(Duration::from_millis(ttl)).await?.0,
-            ))
-        }
+        Some(Ask::Lease(ttl)) => one(Answer::Lease(
+            store.lease(Duration::from_millis(ttl)).await?.0,
+        )),
         Some(Ask::KeepAlive(lease)) => {
-            check(Access::Lease)?;
             store.keep_alive(LeaseId(lease)).await?;
             one(Answer::Done(true))
         }
         Some(Ask::Revoke(lease)) => {
-            check(Access::Lease)?;
             store.revoke(LeaseId(lease)).await?;
             one(Answer::Done(true))
         }
@@ -252,13 +283,4 @@ async fn work(store: &dyn Store, allow: &Allow, ask: Option<Ask>) -> Result<Vec<
             "the peer asks for something this version does not know; upgrade this node".into(),
         )),
     }
-}
-
-fn denied(access: &Access) -> StoreError {
-    StoreError::Denied(match access {
-        Access::Read(key) => format!("it may not read key `{key}`"),
-        Access::ReadAll(under) => format!("it may not read the keys under `{}`", under.as_str()),
-        Access::Write(key) => format!("it may not write key `{key}`"),
-        Access::Lease => "it may not use leases".into(),
-    })
 }

@@ -1,6 +1,9 @@
 use super::*;
-use crate::{ChangeKind, Key, LeaseId, Memory, Page, Prefix, Revision, Store, StoreError, Txn};
+use crate::{
+    Change, ChangeKind, Entry, Key, Memory, Page, Prefix, Revision, Store, StoreError, Txn,
+};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -13,20 +16,20 @@ use tokio::task::JoinSet;
 /// A link in memory whose streams can be cut.
 struct Wire {
     store: Arc<dyn Store>,
-    allow: Allow,
+    scope: Arc<dyn Scope>,
     serving: Mutex<JoinSet<io::Result<()>>>,
     down: std::sync::atomic::AtomicBool,
 }
 
 impl Wire {
     fn to(store: Arc<dyn Store>) -> Arc<Self> {
-        Self::guarded(store, Arc::new(|_| true))
+        Self::guarded(store, Arc::new(Unscoped))
     }
 
-    fn guarded(store: Arc<dyn Store>, allow: Allow) -> Arc<Self> {
+    fn guarded(store: Arc<dyn Store>, scope: Arc<dyn Scope>) -> Arc<Self> {
         Arc::new(Wire {
             store,
-            allow,
+            scope,
             serving: Mutex::default(),
             down: false.into(),
         })
@@ -49,7 +52,7 @@ impl OpenStream for Wire {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let (here, there) = tokio::io::duplex(16 * 1024);
-            let serve = serve_store(Box::new(there), self.store.clone(), self.allow.clone());
+            let serve = serve_store(Box::new(there), self.store.clone(), self.scope.clone());
             self.serving.lock().spawn(serve);
             Ok(Box::new(here) as BoxIo)
         })
@@ -142,6 +145,39 @@ async fn a_watch_outlives_a_link_that_keeps_breaking() {
     assert!(watch.next().await.is_none());
 }
 
+/// The keys under `n/one/`, and nothing that ends in `secret`.
+struct One;
+
+fn refuse(key: &Key) -> Result<(), String> {
+    match key.as_str().starts_with("n/one/") {
+        true => Ok(()),
+        false => Err(format!("node one may not touch key `{key}`")),
+    }
+}
+
+impl Scope for One {
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { refuse(key) })
+    }
+    fn show(&self, entry: Entry) -> BoxFuture<'_, Option<Entry>> {
+        Box::pin(async { refuse(&entry.key).is_ok().then_some(entry) })
+    }
+    fn follow(&self, change: Change) -> BoxFuture<'_, crate::Result<Vec<Change>>> {
+        Box::pin(async {
+            Ok(vec![match refuse(change.kind.key()) {
+                Ok(()) => change,
+                Err(_) => hidden(&change),
+            }])
+        })
+    }
+    fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Txn, String>> {
+        Box::pin(async {
+            txn.writes.iter().try_for_each(|w| refuse(w.key()))?;
+            Ok(txn)
+        })
+    }
+}
+
 #[tokio::test]
 async fn a_caller_is_held_to_its_scope() {
     let memory = Memory::new();
@@ -149,60 +185,52 @@ async fn a_caller_is_held_to_its_scope() {
         .commit(Txn::new().put(key("n/one/a"), "1").put(key("n/two/a"), "2"))
         .await
         .unwrap();
-    let allow: Allow = Arc::new(|access| match access {
-        Access::Read(key) | Access::Write(key) => key.as_str().starts_with("n/one/"),
-        Access::ReadAll(under) => under.as_str().starts_with("n/one/"),
-        Access::Lease => false,
-    });
-    let store = RemoteStore::new(Wire::guarded(memory.clone(), allow));
+    let store = RemoteStore::new(Wire::guarded(memory.clone(), Arc::new(One)));
     assert!(store.get(&key("n/one/a")).await.unwrap().is_some());
     store
         .commit(Txn::new().put(key("n/one/b"), "1"))
         .await
         .unwrap();
-    assert_eq!(
-        store
-            .list(&Prefix::new("n/one/"), Page::ALL)
-            .await
-            .unwrap()
-            .entries
-            .len(),
-        2
-    );
+    let listed = store.list(&Prefix::new(""), Page::ALL).await.unwrap();
+    assert_eq!(listed.entries.len(), 2, "a list holds only what is its own");
     let before = memory.commit(Txn::new()).await.unwrap();
     let denied = |error: StoreError, names: &str| match error {
         StoreError::Denied(text) => assert!(text.contains(names), "{text}"),
         other => panic!("denied is expected, not {other}"),
     };
     denied(store.get(&key("n/two/a")).await.unwrap_err(), "n/two/a");
-    denied(
-        store.list(&Prefix::new("n/"), Page::ALL).await.unwrap_err(),
-        "n/",
-    );
     let mixed = Txn::new().put(key("n/one/c"), "1").delete(key("n/two/a"));
     denied(store.commit(mixed).await.unwrap_err(), "n/two/a");
     let peek = Txn::new().expect(crate::Expect::Absent(key("n/two/b")));
     denied(store.commit(peek).await.unwrap_err(), "n/two/b");
-    denied(
-        store.lease(Duration::from_secs(1)).await.unwrap_err(),
-        "leases",
-    );
-    denied(store.revoke(LeaseId(1)).await.unwrap_err(), "leases");
-    let mut watch = store.watch(&Prefix::new(""), Revision::ZERO);
-    denied(watch.next().await.unwrap().unwrap_err(), "under ``");
-    assert!(watch.next().await.is_none());
     assert_eq!(
         memory.commit(Txn::new()).await.unwrap(),
         before,
         "nothing was done"
     );
+    let mut watch = store.watch(&Prefix::new(""), Revision::ZERO);
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let change = watch.next().await.unwrap().unwrap();
+        seen.push((
+            change.revision.0,
+            change.kind.key().to_string(),
+            change.last,
+        ));
+    }
+    let want = [
+        (1, "n/one/a".to_owned(), false),
+        (1, "hidden".to_owned(), true),
+        (2, "n/one/b".to_owned(), true),
+    ];
+    assert_eq!(seen, want, "what is hidden still tells its revision");
 }
 
 async fn serve_bytes(bytes: &[u8]) -> (io::Result<()>, Vec<u8>) {
     let (mut here, there) = tokio::io::duplex(1 << 22);
     here.write_all(bytes).await.unwrap();
     here.shutdown().await.unwrap();
-    let served = serve_store(Box::new(there), Memory::new(), Arc::new(|_| true));
+    let served = serve_store(Box::new(there), Memory::new(), Arc::new(Unscoped));
     let served = tokio::time::timeout(Duration::from_secs(20), served)
         .await
         .expect("garbage ends the stream");

@@ -215,6 +215,26 @@ impl Sqlite {
         .await
     }
 
+    /// Gives space that nothing uses any more back to the file system, while the store is in use; writes wait meanwhile.
+    /// Answers the size of the file with its log before and after, in bytes.
+    pub async fn compact(&self) -> Result<(u64, u64)> {
+        let file = self.dir.join(FILE);
+        blocking("compacting the store", move || {
+            let fail = |e: rusqlite::Error| explain("compacting the store", &file, &e);
+            let before = size_with_log(&file);
+            let db = open_plain(&file)?;
+            db.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
+                .map_err(fail)?;
+            Ok((before, size_with_log(&file)))
+        })
+        .await
+    }
+
+    /// Sets from when on a read is slow: it is logged with its plan.
+    pub fn set_slow_read(&self, slow: Duration) {
+        self.readers.set_slow(slow);
+    }
+
     /// What there is to know about this store.
     pub async fn status(&self) -> Result<Status> {
         let file = self.dir.join(FILE);
@@ -232,14 +252,10 @@ impl Sqlite {
         let (readers_busy, readers_idle) = self.readers.count();
         let (dir, sized) = (self.dir.clone(), file.clone());
         let (bytes, copies) = blocking("reading the store's folder", move || {
-            let size = |path: PathBuf| fs::metadata(path).map_or(0, |m| m.len());
             let copies = copies::list(&dir).map_err(|e| {
                 StoreError::Unavailable(format!("listing copies in {}: {e}", dir.display()))
             })?;
-            Ok((
-                size(sized.clone()) + size(sized.with_extension("db-wal")),
-                copies,
-            ))
+            Ok((size_with_log(&sized), copies))
         })
         .await?;
         Ok(Status {
@@ -270,6 +286,11 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| StoreError::Unavailable(format!("{doing}: the thread ended: {e}")))?
+}
+
+fn size_with_log(file: &Path) -> u64 {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |m| m.len());
+    size(file) + size(&file.with_extension("db-wal"))
 }
 
 /// A connection for a single job beside the writer and the readers.

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Params};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,7 +27,8 @@ pub(super) struct Readers {
     file: PathBuf,
     idle: Mutex<Vec<Reader>>,
     places: Arc<Semaphore>,
-    slow: Duration,
+    /// From when on a read is slow, in milliseconds.
+    slow: AtomicU64,
 }
 
 struct Reader {
@@ -55,8 +57,9 @@ impl Readers {
             file: file.to_owned(),
             idle: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX + OVERFLOW)),
-            slow,
+            slow: AtomicU64::new(0),
         };
+        readers.set_slow(slow);
         let opened = (0..MIN)
             .map(|_| readers.connect())
             .collect::<Result<Vec<_>>>()?;
@@ -110,7 +113,7 @@ impl Readers {
         let answer = self.check_out().and_then(|reader| {
             let answer = read(&mut Reading {
                 db: &reader.db,
-                threshold: self.slow,
+                threshold: Duration::from_millis(self.slow.load(Ordering::Relaxed)),
                 slow: &mut slow,
             });
             // A connection that failed is not trusted again.
@@ -165,6 +168,12 @@ impl Readers {
             opened: Instant::now(),
             used: Instant::now(),
         })
+    }
+
+    /// Sets from when on a read is slow.
+    pub(super) fn set_slow(&self, slow: Duration) {
+        let ms = u64::try_from(slow.as_millis()).unwrap_or(u64::MAX);
+        self.slow.store(ms, Ordering::Relaxed);
     }
 
     /// Closes what is idle and lets nobody read any more.

@@ -303,7 +303,7 @@ async fn process(store: Arc<store::Memory>, folder: &Path, pools: &Path, netns: 
         .await
         .unwrap();
     qemu.follow(&cx);
-    node::register(&cx).await.unwrap();
+    node::attend(&cx).await.unwrap();
     Engine::start(&cx);
     cx
 }

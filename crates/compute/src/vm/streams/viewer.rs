@@ -4,13 +4,10 @@ use super::super::hypervisor::{Guests, VmId};
 use model::{Error, Result, Uid};
 use parking_lot::Mutex;
 use runtime::event::Severity;
-use runtime::setting::Setting;
+use runtime::setting::CONSOLES_PER_VM;
 use runtime::{Cx, StreamRequest};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// Consoles of one VM while the setting says nothing.
-const MOST: u64 = 10;
 
 /// One open console; closed when it is dropped, however the stream ends.
 pub(super) struct Viewer {
@@ -29,8 +26,7 @@ impl Viewer {
         what: &str,
     ) -> Result<Viewer> {
         let open = Guests::part(cx)?.viewers.clone();
-        let set = cx.get::<Setting>(None, "consoles-per-vm");
-        let most = set.and_then(|s| s.spec.value.as_u64()).unwrap_or(MOST);
+        let most = CONSOLES_PER_VM.number(cx);
         {
             let mut open = open.lock();
             let count = open.entry(vm.uid).or_default();

@@ -66,7 +66,7 @@ async fn process(store: Arc<store::Memory>, world: Arc<World>, clock: Arc<Virtua
         .build()
         .await
         .unwrap();
-    node::register(&cx).await.unwrap();
+    node::attend(&cx).await.unwrap();
     Engine::start(&cx);
     cx
 }

@@ -1,0 +1,220 @@
+//! The settings of this version: name, meaning, type, default and range; and how they are read.
+
+use super::{Setting, SettingSpec, SettingStatus};
+use crate::Cx;
+use model::{Error, Result};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Of which type a setting is.
+#[derive(Clone, Copy, Debug)]
+pub enum Sort {
+    /// A whole number in a range.
+    Number {
+        /// While none is set.
+        default: u64,
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+        /// Unit, such as `s`.
+        unit: &'static str,
+    },
+    /// A text.
+    Text {
+        /// While none is set.
+        default: &'static str,
+        /// Says what is wrong with a text.
+        check: fn(&str) -> Result<(), String>,
+    },
+}
+
+/// One known setting.
+#[derive(Debug)]
+pub struct Known {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// Its type, with default and range.
+    pub sort: Sort,
+    /// Whether a change is in force only after a restart.
+    pub restart_needed: bool,
+}
+
+/// How much is logged.
+pub static LOG_LEVEL: Known = Known {
+    name: "log-level",
+    doc: "How much is logged, in all or per component: a filter such as `info` or `info,compute=debug`. Empty: what `log.level` of the configuration file says.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.parse::<tracing_subscriber::EnvFilter>() {
+            Ok(_) => Ok(()),
+            Err(e) => Err(format!("is not a filter: {e}")),
+        },
+    },
+    restart_needed: false,
+};
+
+/// How long ended tasks stay.
+pub static TASK_HISTORY: Known = Known {
+    name: "task-history",
+    doc: "How long an ended task stays in lists.",
+    sort: Sort::Number {
+        default: 3600,
+        min: 60,
+        max: 2_592_000,
+        unit: "s",
+    },
+    restart_needed: false,
+};
+
+/// When a silent node counts as offline.
+pub static NODE_TIMEOUT: Known = Known {
+    name: "node-timeout",
+    doc: "How long an agent may be silent before its node counts as offline. It renews its lease three times in this time.",
+    sort: Sort::Number {
+        default: 30,
+        min: 3,
+        max: 600,
+        unit: "s",
+    },
+    restart_needed: false,
+};
+
+/// From when on a read of the store is slow.
+pub static SLOW_READ: Known = Known {
+    name: "slow-read",
+    doc: "A read of the store that takes this long is logged with its query plan.",
+    sort: Sort::Number {
+        default: 1000,
+        min: 1,
+        max: 60_000,
+        unit: "ms",
+    },
+    restart_needed: false,
+};
+
+/// How many people may look at one guest.
+pub static CONSOLES_PER_VM: Known = Known {
+    name: "consoles-per-vm",
+    doc: "How many consoles of one VM (serial line, screen) may be open at once.",
+    sort: Sort::Number {
+        default: 10,
+        min: 1,
+        max: 100,
+        unit: "",
+    },
+    restart_needed: false,
+};
+
+/// All settings of this version.
+pub static KNOWN: &[&Known] = &[
+    &CONSOLES_PER_VM,
+    &LOG_LEVEL,
+    &NODE_TIMEOUT,
+    &SLOW_READ,
+    &TASK_HISTORY,
+];
+
+impl Known {
+    fn default(&self) -> Value {
+        match self.sort {
+            Sort::Number { default, .. } => json!(default),
+            Sort::Text { default, .. } => json!(default),
+        }
+    }
+
+    /// Refuses a value of another type or outside the range.
+    pub(super) fn check(&self, value: &Value) -> Result<()> {
+        let wrong = match (self.sort, value) {
+            (Sort::Number { min, max, unit, .. }, _) => match value.as_u64() {
+                None => Some(format!("{value} is not a whole number")),
+                Some(n) if !(min..=max).contains(&n) => {
+                    Some(format!("{n} {unit} is not in {min} to {max}"))
+                }
+                Some(_) => None,
+            },
+            (Sort::Text { check, .. }, Value::String(text)) => {
+                check(text).err().map(|why| format!("`{text}` {why}"))
+            }
+            (Sort::Text { .. }, _) => Some(format!("{value} is not a text")),
+        };
+        match wrong {
+            None => Ok(()),
+            Some(wrong) => Err(Error::field("spec.value", wrong).hint(format!(
+                "the default of `{}` is {}",
+                self.name,
+                self.default()
+            ))),
+        }
+    }
+
+    /// What a spec sets it to.
+    pub(super) fn value_of(&self, spec: &SettingSpec) -> Value {
+        spec.value.clone().unwrap_or_else(|| self.default())
+    }
+
+    /// Writes what is known of it into its status.
+    pub(super) fn describe(&self, status: &mut SettingStatus) {
+        status.default = self.default();
+        status.restart_needed = self.restart_needed;
+        status.scope = "cluster".into();
+        self.doc.clone_into(&mut status.description);
+        (status.min, status.max) = (None, None);
+        status.unit.clear();
+        match self.sort {
+            Sort::Number { min, max, unit, .. } => {
+                "number".clone_into(&mut status.sort);
+                unit.clone_into(&mut status.unit);
+                (status.min, status.max) = (Some(min), Some(max));
+            }
+            Sort::Text { .. } => "text".clone_into(&mut status.sort),
+        }
+    }
+
+    /// The value now: what is set and fits, else the default.
+    pub fn value(&self, cx: &Cx) -> Value {
+        let set = cx.get::<Setting>(None, self.name);
+        let set = set.and_then(|s| s.spec.value.clone());
+        set.filter(|value| self.check(value).is_ok())
+            .unwrap_or_else(|| self.default())
+    }
+
+    /// The number now; 0 for a text.
+    pub fn number(&self, cx: &Cx) -> u64 {
+        self.value(cx).as_u64().unwrap_or_default()
+    }
+
+    /// The number now, as seconds.
+    pub fn seconds(&self, cx: &Cx) -> Duration {
+        Duration::from_secs(self.number(cx))
+    }
+
+    /// The text now; empty for a number.
+    pub fn text(&self, cx: &Cx) -> String {
+        self.value(cx).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Ends at the first change after this call, or when the process ends. Call it before reading the value, so that no
+    /// change falls between.
+    pub fn changed(&self, cx: &Cx) -> impl Future<Output = ()> + Send + use<> {
+        let key = cx.key::<Setting>(None, self.name);
+        let mut deltas = cx.cache().subscribe();
+        let stop = cx.shutdown();
+        async move {
+            loop {
+                let delta = tokio::select! {
+                    () = stop.cancelled() => return,
+                    delta = deltas.recv() => delta,
+                };
+                match delta {
+                    Ok(delta) if delta.key != key => {}
+                    Ok(_) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => return stop.cancelled().await,
+                }
+            }
+        }
+    }
+}
