@@ -28,6 +28,7 @@ use store::remote::{BoxIo, OpenStream};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument;
 
 /// Longest first line of a stream: a request with an object in it.
 const MAX_GREETING: usize = 2 * store::MAX_VALUE;
@@ -228,6 +229,7 @@ async fn serve_one(cx: Cx, mut stream: BoxIo, scope: Option<NodeScope>) -> Resul
             let (ours, theirs) = StreamIo::pair();
             let id = request.request_id.clone();
             let desk = cx.desk();
+            let span = tracing::info_span!("stream", request_id = id, target = %request.target);
             let work = async move {
                 let (rx, tx) = theirs.split();
                 let refuse = tx.clone();
@@ -239,7 +241,7 @@ async fn serve_one(cx: Cx, mut stream: BoxIo, scope: Option<NodeScope>) -> Resul
                         .await;
                 }
             };
-            let (carried, ()) = tokio::join!(frames::run(stream, ours), work);
+            let (carried, ()) = tokio::join!(frames::run(stream, ours), work.instrument(span));
             carried
         }
         (Hello::Stream { .. }, Some(_)) => Err(Error::denied("an agent opens no streams")),

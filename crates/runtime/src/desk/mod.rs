@@ -11,6 +11,7 @@ mod write;
 pub use watch::WatchEvent;
 
 use crate::gate::{Actor, Admitted, Op, Request};
+use crate::trace::{Cause, Trace};
 use crate::{Cx, Msg, StreamIo, StreamRequest, audit, object_key};
 use bytes::Bytes;
 use model::{Error, ObjectRef, Result};
@@ -158,7 +159,12 @@ impl Desk {
                     request.target.kind, request.stream
                 ))
             })?;
-        open(self.cx.clone(), request, io).await
+        // What the stream asks for in turn (an upload that is complete begins an import) is found under its request.
+        let cause = Cause {
+            request_id: request.request_id.clone(),
+            trace: Trace::default(),
+        };
+        cause.leads_to(open(self.cx.clone(), request, io)).await
     }
 
     /// Ends a stream with an error that the client sees.
