@@ -23,7 +23,7 @@ pub fn installed() -> Option<PathBuf> {
     sh::find("cargo-deny").or_else(|| cached.is_file().then_some(cached))
 }
 
-pub fn check(tool: PathBuf) -> Result<()> {
+fn check(tool: PathBuf) -> Result<()> {
     sh::run(
         Command::new(tool)
             .args([
