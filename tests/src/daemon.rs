@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     os::unix::{fs::MetadataExt, net::UnixStream},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -78,20 +79,30 @@ impl Instance {
 
     /// `GET` on the local socket: status and body.
     pub fn ask(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = UnixStream::connect(self.run_dir().join("api.sock"))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let status = text
-            .split(' ')
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .with_context(|| format!("no HTTP answer: {text}"))?;
-        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status, body.to_owned()))
+        ask(&self.socket(), path)
     }
+
+    /// The local socket of the api.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir().join("api.sock")
+    }
+}
+
+/// `GET` on a local socket: status and body.
+pub fn ask(socket: &Path, path: &str) -> Result<(u16, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .with_context(|| format!("no HTTP answer: {text}"))?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status, body.to_owned()))
 }

@@ -12,7 +12,7 @@ mod instance;
 mod run;
 mod world;
 
-pub use daemon::Around;
+pub use daemon::{Around, ask};
 pub use instance::Instance;
 pub use run::{Outcome, run, run_with_input};
 pub use world::{alive, netns_exists, pids_of, until};

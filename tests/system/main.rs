@@ -7,12 +7,15 @@
     reason = "drives the real programs from outside, as a user's shell does"
 )]
 
+mod boots;
 mod crashes;
+mod disks;
 mod follow;
 mod harness;
 mod input;
 mod instances;
 mod killed;
+mod restarts;
 mod transcript;
 
 use std::process::ExitCode;
@@ -69,12 +72,32 @@ const TESTS: &[Test] = &[
         run: crashes::everything,
     },
     Test {
+        name: "a_restart_under_load_cuts_no_request",
+        run: restarts::under_load,
+    },
+    Test {
         name: "one_id_follows_a_request_through_both_processes",
         run: follow::request_id,
     },
     Test {
         name: "a_daemon_killed_in_the_middle_of_a_change",
         run: killed::at_any_moment,
+    },
+    Test {
+        name: "a_boot_of_the_host_brings_guests_back",
+        run: boots::reboot,
+    },
+    Test {
+        name: "the_wall_clock_may_jump",
+        run: boots::wall_clock,
+    },
+    Test {
+        name: "a_full_disk_refuses_changes_and_stops_no_guest",
+        run: disks::full,
+    },
+    Test {
+        name: "a_damaged_store_goes_back_to_its_copy",
+        run: disks::damaged_store,
     },
     Test {
         name: "down_leaves_guests_running",

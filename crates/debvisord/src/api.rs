@@ -75,6 +75,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .owner(me)
         .check(agent_check(&cx))
         .check(disk_check(&state))
+        .check(clock_check())
         .build()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %state.display(), "api is up");
     crate::notify::ready();
@@ -221,6 +222,26 @@ fn agent_check(cx: &Cx) -> Check {
                         "the agent of this node is not connected: is debvisord-agent running?"
                             .into(),
                     )
+                }
+            })
+        }),
+    }
+}
+
+/// A wrong clock stops nobody here: leases do not depend on it. Yet certificates and schedules do, so somebody should look.
+fn clock_check() -> Check {
+    Check {
+        name: "clock",
+        run: Arc::new(|| {
+            Box::pin(async {
+                match host::clock::is_synchronised() {
+                    Ok(true) => Finding::Ok,
+                    Ok(false) => Finding::Warn(
+                        "nothing keeps this machine's clock right: install and start a time service, for example \
+                         systemd-timesyncd or chrony"
+                            .into(),
+                    ),
+                    Err(e) => Finding::Skipped(format!("the kernel does not tell: {e}")),
                 }
             })
         }),

@@ -108,6 +108,23 @@ impl Clock for SystemClock {
     }
 }
 
+/// Whether something keeps the kernel's calendar time right (NTP, PTP), as `adjtimex(2)` tells.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn is_synchronised() -> std::io::Result<bool> {
+    use nix::libc;
+    // SAFETY: all zeros is a valid request, which asks and changes nothing; the kernel fills it in.
+    let (answer, state) = unsafe {
+        let mut state: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut state), state)
+    };
+    match answer {
+        -1 => Err(std::io::Error::last_os_error()),
+        answer => Ok(answer != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0),
+    }
+}
+
 /// A clock that stands still until told: for tests.
 #[derive(Debug)]
 pub struct ManualClock {

@@ -15,8 +15,9 @@ pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
 pub(crate) const CLIENT_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// A server certificate with less than this left is replaced.
 pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
-/// Certificates begin a little in the past, so that a peer whose clock is behind accepts them.
-const SKEW: Duration = Duration::from_secs(300);
+/// Certificates begin a day in the past, so that a peer whose clock is behind accepts them, and so that those made while our
+/// own clock was ahead by a time zone or two are good when it has been set right.
+const SKEW: Duration = Duration::from_secs(86_400);
 
 /// A certificate and its key.
 pub(crate) struct Pair {

@@ -268,6 +268,8 @@ fn load_server(
     let fits = parsed.public_key().subject_public_key.data.as_ref() == pair.public_key_raw()
         && parsed.verify_signature(Some(issuer.public_key())).is_ok()
         && not_after.since(now) > issue::RENEW_BEFORE
+        // Made while the clock was far ahead, it would be refused until then.
+        && parsed.validity().not_before.timestamp() <= now.millis() / 1000
         && names_of(&parsed) == sorted(&config.names);
     Ok(fits.then(|| TlsIdentity {
         chain: vec![der.clone(), ca.der.clone()],

@@ -106,6 +106,24 @@ fn a_code_buys_one_certificate_that_can_be_revoked() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_and_is_set_right_locks_nobody_out() {
+    let bench = Bench::new();
+    let ca = bench.open(&["node1"]).unwrap();
+    let code = ca.make_code(ADMINISTRATOR).unwrap();
+    let issued = ca.login(&code.code, &csr(), None).unwrap();
+    let der = der_of(&issued.certificate).next().unwrap();
+    // By hours: what was made is good.
+    bench.millis.fetch_sub(14 * 3_600_000, Ordering::Relaxed);
+    ca.holder(&der).unwrap();
+    let same = bench.open(&["node1"]).unwrap();
+    assert_eq!(ca.shown().borrow().chain, same.shown().borrow().chain);
+    // By weeks: the server's certificate is made anew.
+    bench.pass_days(-20);
+    let anew = bench.open(&["node1"]).unwrap();
+    assert_ne!(ca.shown().borrow().chain, anew.shown().borrow().chain);
+}
+
+#[test]
 fn a_certificate_ends_with_its_time() {
     let bench = Bench::new();
     let ca = bench.open(&["node1"]).unwrap();
