@@ -264,6 +264,7 @@ async fn every_procedure_of_the_registry_survives_a_crash_at_every_commit() {
                 },
                 verb: action.verb,
                 params: params(action),
+                batch: false,
                 failing: match setting.kind {
                     "vm" => &["what is asked of the guest"],
                     _ => &[],

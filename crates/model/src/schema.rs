@@ -77,6 +77,17 @@ pub fn property<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     None
 }
 
+/// The schema of the elements of an array, also in a branch.
+pub fn items(schema: &Value) -> Option<&Value> {
+    schema.get("items").or_else(|| {
+        ["anyOf", "oneOf"]
+            .iter()
+            .filter_map(|word| schema.get(*word).and_then(Value::as_array))
+            .flatten()
+            .find_map(|part| part.get("items"))
+    })
+}
+
 /// Whether a schema, or a branch of it, carries a word of ours as `true`.
 pub fn flagged(schema: &Value, word: &str) -> bool {
     schema.get(word).and_then(Value::as_bool).unwrap_or(false)
@@ -119,14 +130,7 @@ fn walk_at<'v>(
             }
         }
         Value::Array(list) => {
-            let items = schema.get("items").or_else(|| {
-                ["anyOf", "oneOf"]
-                    .iter()
-                    .filter_map(|w| schema.get(*w).and_then(Value::as_array))
-                    .flatten()
-                    .find_map(|s| s.get("items"))
-            });
-            if let Some(items) = items {
+            if let Some(items) = items(schema) {
                 for (i, value) in list.iter().enumerate() {
                     path.push_str(&format!("[{i}]"));
                     walk_at(items, word, value, path, found);

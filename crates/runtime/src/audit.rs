@@ -1,17 +1,23 @@
 //! Who did what: a row before every change (`intent`, on disk before the change begins) and one after it (`outcome`).
 //!
-//! A change whose intent cannot be kept is refused. Rows never hold bodies, only their hash: what a body says stands in
-//! the object. Chaining and sealing come with the identity crate.
+//! A change whose intent cannot be kept is refused. Each commit leaves the name of its attempt in the store, so that after
+//! a crash the outcomes that are missing can be written and are true. No secret is in a row. Chaining and sealing come
+//! with the identity crate.
 
-use crate::gate::{Actor, Request, Surface};
+use crate::cx::store_error;
+use crate::gate::{Actor, Op, Request, Surface};
+use crate::registry::Declared;
 use crate::{ActorKind, Cx, Trace};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use model::{Error, Result, Timestamp};
+use model::schema::{self, SECRET, property};
+use model::{Error, Result, Timestamp, Uid};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use store::streams::{Limits, Stream};
+use store::{Key, Page, Prefix};
 
 /// Before or after the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,14 +56,38 @@ pub struct Row {
     /// Name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// SHA-256 of what was asked, without its secrets: a short secret could be guessed from its hash.
+    /// Names the attempt: its intent and its outcome have the same, and no other rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Uid>,
+    /// What was asked, without secrets and without what the declaration does not know; absent when it is too long.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub params: Value,
+    /// SHA-256 of that, before it was shortened.
     pub asked: String,
-    /// `ok`, or the code of the error; only in outcomes.
+    /// `ok`, or the code of the error; only in outcomes. `INTERRUPTED` when the process ended before anything had
+    /// changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
     /// How long it took; only in outcomes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// Whether the outcome was found out after a restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recovered: bool,
+}
+
+/// Longest params that a row holds, in bytes.
+const PARAMS: usize = 4096;
+/// Keys in which commits leave the names of their attempts: enough for all that can be under way at once.
+const SLOTS: u64 = 1024;
+/// How many rows are looked through after a restart for intents without outcome.
+const LOOKED_AT: usize = 10_000;
+/// Where the slots lie in the store.
+const PREFIX: &str = "a/";
+
+/// The key in which a commit leaves the name of its attempt.
+pub(crate) fn slot(n: u64) -> Key {
+    Key::new(format!("{PREFIX}{:04}", n % SLOTS))
 }
 
 /// Where rows are kept.
@@ -135,6 +165,7 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
     if request.dry_run || request.op.reads(declared) {
         return Ok(None);
     }
+    let params = asked(declared, &request.op);
     let row = Row {
         time: cx.clock().now(),
         phase: Phase::Intent,
@@ -146,11 +177,15 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         action: format!("{}.{}", request.op.kind(), request.op.privilege_verb()),
         project: request.op.project().map(str::to_owned),
         name: request.op.name().map(str::to_owned),
-        asked: hex::encode(Sha256::digest(
-            format!("{:?}", declared.masked(&request.op)).as_bytes(),
-        )),
+        change: request.change,
+        asked: hex::encode(Sha256::digest(params.to_string().as_bytes())),
+        params: match params.to_string().len() {
+            ..=PARAMS => params,
+            _ => Value::Null,
+        },
         result: None,
         duration_ms: None,
+        recovered: false,
     };
     // Our own loops repeat what they do until it is done: their rows need not be on disk first.
     trail
@@ -177,6 +212,124 @@ pub(crate) async fn outcome(cx: &Cx, pair: Option<Pair>, error: Option<&Error>) 
     if let Err(error) = trail.keep(row, false).await {
         tracing::error!(?error, "the outcome of a change could not be kept");
     }
+}
+
+/// What a request asks for, fit to be kept.
+fn asked(declared: &Declared, op: &Op) -> Value {
+    let file = |body: &Value| {
+        let mut out = json!({});
+        if let Some(meta) = body.get("metadata") {
+            out["metadata"] = meta.clone();
+        }
+        if let Some(spec) = body.get("spec") {
+            out["spec"] = masked(&declared.spec, spec);
+        }
+        out
+    };
+    let input = |verb: &str, params: &Value| match declared.input(verb) {
+        Some(schema) => masked(schema, params),
+        None => Value::Null,
+    };
+    match op {
+        Op::Create { body, .. } | Op::Update { body, .. } | Op::Patch { body, .. } => file(body),
+        Op::Delete { keep, .. } if keep.is_empty() => Value::Null,
+        Op::Delete { keep, .. } => json!({ "keep": keep }),
+        Op::Act { verb, params, .. } => input(verb, params),
+        Op::Batch { verb, body, .. } => {
+            let mut body = body.clone();
+            if let Some(params) = body.get_mut("params") {
+                *params = input(verb, params);
+            }
+            body
+        }
+        Op::Stream { .. } | Op::Get { .. } | Op::List { .. } | Op::Watch { .. } => Value::Null,
+    }
+}
+
+/// Only what a schema knows, and of its secrets only that they are there: a misspelt secret stands under a name that
+/// nobody knows to be secret.
+fn masked(schema: &Value, value: &Value) -> Value {
+    if mentions(schema, SECRET) {
+        return match value {
+            Value::Null => Value::Null,
+            _ => Value::String("***".into()),
+        };
+    }
+    match value {
+        Value::Object(map) => {
+            let more = schema.get("additionalProperties").filter(|s| s.is_object());
+            let known = map.iter().filter_map(|(name, value)| {
+                let part = property(schema, name).or(more)?;
+                Some((name.clone(), masked(part, value)))
+            });
+            // A schema without properties takes anything: nothing in it is declared secret.
+            match has_properties(schema) || more.is_some() {
+                true => Value::Object(known.collect()),
+                false => value.clone(),
+            }
+        }
+        Value::Array(list) => {
+            let items = schema::items(schema).unwrap_or(&Value::Null);
+            Value::Array(list.iter().map(|value| masked(items, value)).collect())
+        }
+        value => value.clone(),
+    }
+}
+
+/// Whether a schema itself, or a branch of it, is marked.
+fn mentions(schema: &Value, word: &str) -> bool {
+    schema::flagged(schema, word) || branches(schema).any(|part| mentions(part, word))
+}
+
+fn has_properties(schema: &Value) -> bool {
+    schema.get("properties").is_some() || branches(schema).any(has_properties)
+}
+
+fn branches(schema: &Value) -> impl Iterator<Item = &Value> {
+    ["anyOf", "oneOf", "allOf"]
+        .into_iter()
+        .filter_map(|word| schema.get(word).and_then(Value::as_array))
+        .flatten()
+}
+
+/// Writes the outcomes that the last run of this process did not come to: what a commit has left its name in was done,
+/// anything else was not.
+pub(crate) async fn recover(cx: &Cx) -> Result<usize> {
+    let Some(trail) = cx.trail() else {
+        return Ok(0);
+    };
+    let mut open: Vec<Row> = Vec::new();
+    for row in trail.last(LOOKED_AT).await {
+        match row.phase {
+            Phase::Intent if row.change.is_some() => open.push(row),
+            Phase::Intent => {}
+            Phase::Outcome => open.retain(|intent| intent.change != row.change),
+        }
+    }
+    if open.is_empty() {
+        return Ok(0);
+    }
+    let listing = cx.store().list(&Prefix::new(PREFIX), Page::ALL).await;
+    let done = listing.map_err(store_error)?.entries;
+    let missing = open.len();
+    for intent in open {
+        let name = intent.change.map(|c| c.to_string()).unwrap_or_default();
+        let was_done = done.iter().any(|entry| entry.value == name.as_bytes());
+        let word = if was_done { "ok" } else { "INTERRUPTED" };
+        let row = Row {
+            time: cx.clock().now(),
+            phase: Phase::Outcome,
+            result: Some(word.into()),
+            recovered: true,
+            ..intent
+        };
+        trail.keep(row, true).await?;
+    }
+    tracing::info!(
+        missing,
+        "outcomes that a crash had kept from the audit trail were added"
+    );
+    Ok(missing)
 }
 
 fn named(actor: &Actor) -> String {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use store::{Key, Revision, Store, StoreError, Txn};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ pub(crate) struct Inner {
     wakes: broadcast::Sender<Key>,
     link: crate::link::Links,
     dependencies: crate::resilience::Dependencies,
+    changes: AtomicU64,
 }
 
 /// The context of this process. Cheap to clone.
@@ -113,7 +115,7 @@ impl CxBuilder {
             async move { cache.follow(store, after, stop).await }
         });
         let (wakes, _) = broadcast::channel(1024);
-        Ok(Cx(Arc::new(Inner {
+        let cx = Cx(Arc::new(Inner {
             registry: self.registry,
             store: self.store,
             cache,
@@ -127,7 +129,11 @@ impl CxBuilder {
             wakes,
             link: crate::link::Links::default(),
             dependencies: crate::resilience::Dependencies::default(),
-        })))
+            changes: AtomicU64::new(0),
+        }));
+        // Before the first request of this run, so that nothing of it is taken for a part of the last one.
+        crate::audit::recover(&cx).await?;
+        Ok(cx)
     }
 }
 
@@ -188,6 +194,11 @@ impl Cx {
 
     pub(crate) fn seal(&self) -> &dyn Seal {
         &*self.0.seal
+    }
+
+    /// Counts the changes of this process.
+    pub(crate) fn next_change(&self) -> u64 {
+        self.0.changes.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The audit trail, in the process that keeps one.
@@ -347,19 +358,28 @@ impl Cx {
     /// nothing else holds it.
     pub async fn release(&self, key: &Key) -> Result<()> {
         let hold = object_ref(key).map(|r| r.kind).unwrap_or_default();
+        self.release_hold(key, &hold).await
+    }
+
+    /// Takes one hold off.
+    pub(crate) async fn release_hold(&self, key: &Key, hold: &str) -> Result<()> {
         loop {
             let Some(entry) = self.store().get(key).await.map_err(store_error)? else {
                 return Ok(());
             };
             let mut object: Value = serde_json::from_slice(&entry.value)
                 .map_err(|e| Error::internal(format!("stored object {key}")).because(e))?;
+            let before = object.clone();
             if let Some(holds) = object["metadata"]["holds"].as_array_mut() {
-                holds.retain(|h| h.as_str() != Some(&hold));
+                holds.retain(|h| h.as_str() != Some(hold));
             }
             let free = object["metadata"]["holds"]
                 .as_array()
                 .is_none_or(Vec::is_empty);
             let leaving = !object["metadata"]["deletion_requested"].is_null();
+            if object == before && !(free && leaving) {
+                return Ok(());
+            }
             let txn = if free && leaving {
                 let mut txn = Txn::new()
                     .expect(store::Expect::At(key.clone(), entry.modified))

@@ -26,8 +26,10 @@ pub struct Scene<'a> {
     pub target: ObjectRef,
     /// The action.
     pub verb: &'static str,
-    /// Its parameters.
+    /// Its parameters; with `batch` the body of the batch.
     pub params: Value,
+    /// Whether the action is asked for as a batch over objects of the target's kind and project.
+    pub batch: bool,
     /// Steps that may fail.
     pub failing: &'a [&'static str],
     /// Whether the world fits the end state.
@@ -125,9 +127,10 @@ async fn run(
                     cx.get_key::<Task>(&key).and_then(|t| t.status.clone())
                 )
             })?;
-        state = cx
-            .get_key::<Task>(&key)
-            .and_then(|t| t.status.as_ref().map(|s| s.state));
+        let ended = cx.get_key::<Task>(&key);
+        if let Some(ended) = ended.filter(|t| t.spec.batch.is_some() == scene.batch) {
+            state = ended.status.as_ref().map(|s| s.state);
+        }
     }
     let state = state.unwrap_or(TaskState::Failed);
     (scene.holds)(&cx, state).map_err(|why| format!("task {}: {why}", state.word()))?;
@@ -163,10 +166,18 @@ async fn run(
 }
 
 async fn act(cx: &Cx, scene: &Scene<'_>) -> Result<Key> {
-    let op = Op::Act {
-        target: scene.target.clone(),
-        verb: scene.verb.into(),
-        params: scene.params.clone(),
+    let op = match scene.batch {
+        true => Op::Batch {
+            kind: scene.target.kind.clone(),
+            project: scene.target.project.clone(),
+            verb: scene.verb.into(),
+            body: scene.params.clone(),
+        },
+        false => Op::Act {
+            target: scene.target.clone(),
+            verb: scene.verb.into(),
+            params: scene.params.clone(),
+        },
     };
     match request(cx, op).await? {
         Answer::Accepted { task } => {

@@ -1,6 +1,6 @@
 //! All declared subsystems with their compiled schemas: what every surface interprets.
 
-use crate::{Op, Run, Subsystem, secret};
+use crate::{Run, Subsystem, secret};
 use model::{Error, Kind, Result, Violation, nearest};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -30,6 +30,12 @@ impl Declared {
         check(&self.validator, &self.spec, spec, "spec")
     }
 
+    /// The schema of the parameters of an action.
+    pub(crate) fn input(&self, verb: &str) -> Option<&Value> {
+        let found = self.inputs.iter().find(|(name, _, _)| *name == verb);
+        found.map(|(_, schema, _)| schema)
+    }
+
     /// Every way in which the parameters of an action break their schema.
     pub fn check_input(&self, verb: &str, params: &Value) -> Vec<Violation> {
         match self.inputs.iter().find(|(name, _, _)| *name == verb) {
@@ -47,21 +53,6 @@ impl Declared {
             secret::mask_all(schema, &mut params);
         }
         params
-    }
-
-    /// A request without the secrets in it.
-    pub(crate) fn masked(&self, op: &Op) -> Op {
-        let mut op = op.clone();
-        match &mut op {
-            Op::Create { body, .. } | Op::Update { body, .. } | Op::Patch { body, .. } => {
-                if let Some(spec) = body.get_mut("spec") {
-                    secret::mask_all(&self.spec, spec);
-                }
-            }
-            Op::Act { verb, params, .. } => *params = self.masked_input(verb, params),
-            _ => {}
-        }
-        op
     }
 }
 
@@ -100,6 +91,12 @@ impl Registry {
             };
             let mut inputs = Vec::new();
             for action in kind.actions {
+                if action.verb == crate::gate::DELETE {
+                    return Err(Error::internal(format!(
+                        "action {}.{} has the name of a common verb",
+                        kind.name, action.verb
+                    )));
+                }
                 if subsystem.run(action.verb).is_none() {
                     return Err(Error::internal(format!(
                         "action {}.{} is declared but cannot run",
@@ -205,7 +202,8 @@ fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str>) -> 
     }
 }
 
-fn mentions(schema: &Value, word: &str) -> bool {
+/// Whether a word stands anywhere in a schema.
+pub(crate) fn mentions(schema: &Value, word: &str) -> bool {
     match schema {
         Value::Object(map) => map.contains_key(word) || map.values().any(|v| mentions(v, word)),
         Value::Array(list) => list.iter().any(|v| mentions(v, word)),

@@ -78,6 +78,11 @@ impl Metrics {
             Op::Patch { .. } => "patch",
             Op::Delete { .. } => "delete",
             Op::Act { verb, .. } => kind.action(verb).map_or("unknown", |a| a.verb),
+            Op::Batch { verb, .. } => match kind.action(verb) {
+                Some(action) => action.verb,
+                None if verb == "delete" => "delete",
+                None => "unknown",
+            },
             Op::Stream { stream, .. } => kind
                 .streams
                 .iter()

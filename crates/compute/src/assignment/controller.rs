@@ -55,23 +55,14 @@ async fn reconcile(cx: &Cx, key: &Key) -> Result<Next> {
     let assignment = cx.get_key::<Assignment>(key);
     match (vm, assignment) {
         (None, None) => Ok(Next::Settled),
-        (None, Some(_)) => remove(cx, target).await,
-        // Of an earlier VM of this name: makes way.
-        (Some(vm), Some(assignment)) if assignment.spec.vm != vm.metadata.uid => {
-            remove(cx, target).await
-        }
+        // It belongs to its VM, and the engine deletes what belongs to others.
+        (None, Some(_)) => Ok(Next::Settled),
+        (Some(vm), Some(assignment)) if assignment.spec.vm != vm.metadata.uid => Ok(
+            Next::WaitingFor("the assignment of an earlier VM of this name to go".into()),
+        ),
+        // A VM that leaves is not placed again.
+        (Some(vm), None) if vm.metadata.deletion_requested.is_some() => Ok(Next::Settled),
         (Some(vm), assignment) => place(cx, key, target, &vm, assignment).await,
-    }
-}
-
-async fn remove(cx: &Cx, target: ObjectRef) -> Result<Next> {
-    let op = Op::Delete {
-        target,
-        keep: Vec::new(),
-    };
-    match cx.submit(op, "placement").await {
-        Err(error) if error.what != What::NotFound => Err(error),
-        _ => Ok(Next::Settled),
     }
 }
 

@@ -297,17 +297,11 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Nothing of the guest is left: its disks, firmware variables and TPM go, then the VM itself.
+    /// Nothing of the guest is left: its interfaces, firmware variables and TPM go, then we let go of the VM. What belongs
+    /// to it, its disks among it, the engine deletes before the VM itself goes.
     async fn release(&self) -> Result<Next> {
         for nic in &self.vm.spec.nics {
             nics::close(self.cx, &self.id, &nic.name).await?;
-        }
-        let left = disks::delete_owned(self.cx, &self.vm).await?;
-        if !left.is_empty() {
-            return Ok(Next::WaitingFor(format!(
-                "volume `{}` is being deleted",
-                left.join("`, `")
-            )));
         }
         self.hypervisor.forget(&self.id).await?;
         self.cx.release(self.key).await?;

@@ -52,6 +52,8 @@ const TAKEN: &[&str] = &[
     "protection",
     "then",
     "selector",
+    "parallel",
+    "on-error",
     "limit",
     "sort",
     "fields",

@@ -132,8 +132,8 @@ fn fill(kind: &KindDef, verb: &str, command: Command) -> Command {
         "set" => set(kind, command),
         "edit" => command.arg(name_arg(kind, false)).arg(dry_run()),
         "delete" => waiting(
-            command
-                .arg(name_arg(kind, true))
+            many(command.arg(name_arg(kind, true)))
+                .arg(force())
                 .arg(
                     Arg::new("keep")
                         .long("keep")
@@ -174,6 +174,38 @@ fn selecting(command: Command) -> Command {
             .value_name("SELECTOR")
             .help("Only those whose labels match: `app=web,tier!=test`"),
     )
+}
+
+/// Flags of one verb over many objects; the names may be absent then.
+fn many(command: Command) -> Command {
+    selecting(command.next_help_heading("Many at once"))
+        .mut_arg("name", |arg| {
+            arg.required(false)
+                .required_unless_present("selector")
+                .conflicts_with("selector")
+        })
+        .arg(
+            Arg::new("parallel")
+                .long("parallel")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u32).range(1..=100))
+                .help("So many at a time [default: 3]"),
+        )
+        .arg(
+            Arg::new("on-error")
+                .long("on-error")
+                .value_name("WHAT")
+                .value_parser(["stop", "continue"])
+                .help("When one fails: begin no other, or go on [default: stop]"),
+        )
+        .next_help_heading("Options")
+}
+
+fn force() -> Arg {
+    Arg::new("force")
+        .long("force")
+        .action(ArgAction::SetTrue)
+        .help("Cancel the task that holds what this needs, and wait until it has let go")
 }
 
 fn all_projects(kind: &KindDef) -> Arg {
@@ -357,13 +389,19 @@ fn act(kind: &KindDef, action: &ActionDef, command: Command) -> Command {
     let flags = flags_of(&action.input, ACTION);
     // Words after `--` cannot follow a list of names.
     let trailing = flags.iter().any(|f| f.trailing);
-    let mut command = command
-        .arg(name_arg(kind, !trailing))
-        .next_help_heading("Parameters");
+    let mut command = command.arg(name_arg(kind, !trailing));
+    if !trailing {
+        command = many(command);
+    }
+    command = command.next_help_heading("Parameters");
     for flag in &flags {
         command = command.arg(flag.arg());
     }
     command = waiting(command.next_help_heading("Options")).arg(dry_run());
+    // An action may have a `force` of its own, which means something else.
+    if !command.get_arguments().any(|a| a.get_id() == "force") {
+        command = command.arg(force());
+    }
     if action.danger != "none" {
         command = command.arg(yes_flag());
     }

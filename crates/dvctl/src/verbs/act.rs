@@ -1,9 +1,9 @@
 //! An action of a kind: its flags become the parameters, its task is followed.
 
 use super::follow::{self, Patience};
-use super::{confirm, given, present, targets};
-use crate::connect::Request;
-use crate::failure::{Failure, Result};
+use super::{batch, confirm, given, present, targets};
+use crate::connect::{Request, query};
+use crate::failure::Result;
 use crate::grammar::{ACTION, flags_of};
 use crate::output::{Format, yaml};
 use crate::registry::{ActionDef, KindDef};
@@ -11,7 +11,7 @@ use crate::session::{Session, Target};
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
-/// Carries out an action on each named object: all are asked for first, then all are waited for.
+/// Carries out an action on the named object, or on many as one task.
 pub async fn run(s: &Session, kind: &KindDef, action: &ActionDef, m: &ArgMatches) -> Result<()> {
     let targets = targets(s, kind, m).await?;
     let mut params = json!({});
@@ -19,6 +19,15 @@ pub async fn run(s: &Session, kind: &KindDef, action: &ActionDef, m: &ArgMatches
         flag.take(m, &mut params)?;
     }
     let dry = given(m, "dry-run");
+    if batch::meant(m, &targets) {
+        let wish = batch::Wish {
+            verb: &action.verb,
+            danger: &action.danger,
+            params,
+            keep: Vec::new(),
+        };
+        return batch::run(s, kind, &targets, wish, m).await;
+    }
     if action.danger == "destroys" && !dry {
         let what: Vec<String> = targets.iter().map(Target::to_string).collect();
         confirm::destruction(
@@ -32,28 +41,11 @@ pub async fn run(s: &Session, kind: &KindDef, action: &ActionDef, m: &ArgMatches
             ),
         )?;
     }
-    let mut asked = Vec::new();
-    let mut first_failure = None;
     for target in targets {
-        match submit(s, &target, &action.verb, &params, dry).await {
-            Ok(answer) => asked.push((target, answer)),
-            Err(failure) => keep(s, &mut first_failure, failure),
-        }
+        let answer = submit(s, &target, &action.verb, &params, dry, given(m, "force")).await?;
+        finish(s, &target, action, &answer, Patience::of(m), dry).await?;
     }
-    for (target, answer) in asked {
-        if let Err(failure) = finish(s, &target, action, &answer, Patience::of(m), dry).await {
-            keep(s, &mut first_failure, failure);
-        }
-    }
-    first_failure.map_or(Ok(()), Err)
-}
-
-/// The last failure is shown at the end; earlier ones at once.
-fn keep(s: &Session, kept: &mut Option<Failure>, failure: Failure) {
-    if let Some(earlier) = kept.replace(failure) {
-        s.screen
-            .say(earlier.lines(s.screen.err_tty && s.screen.color).trim_end());
-    }
+    Ok(())
 }
 
 /// Asks for an action; the answer is its task.
@@ -63,9 +55,12 @@ pub async fn submit(
     verb: &str,
     params: &Value,
     dry: bool,
+    force: bool,
 ) -> Result<crate::connect::Answer> {
-    let query = if dry { "?dry_run=true" } else { "" };
-    let path = format!("{}/actions/{verb}{query}", target.path());
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    pairs.extend(dry.then(|| ("dry_run", "true".into())));
+    pairs.extend(force.then(|| ("force", "true".into())));
+    let path = format!("{}/actions/{verb}{}", target.path(), query(&pairs));
     let request = Request::change(http::Method::POST, path).json(params);
     s.client.send(request).await
 }
@@ -89,7 +84,9 @@ pub async fn finish(
             &format!("{} would {}", target.short(), action.verb),
         );
     }
-    if !is_task || target.kind == "task" {
+    // An action on a task answers that task, or the one that it has made.
+    let itself = target.kind == "task" && follow::task_target(&task).name == target.name;
+    if !is_task || itself {
         return present::object(s, answer, &format!("{} {}", target.short(), past(action)));
     }
     let name = follow::task_target(&task).name;

@@ -59,7 +59,7 @@ pub async fn run(s: &Session, kind: &KindDef, m: &ArgMatches) -> Result<()> {
     if s.format.is_table() {
         s.screen.put(&format!("{} created\n", target.short()))?;
     }
-    let answer = act::submit(s, &target, &action.verb, &json!({}), false)
+    let answer = act::submit(s, &target, &action.verb, &json!({}), false, false)
         .await
         .map_err(|mut failure| {
             failure.message = format!("{target} exists, but: {}", failure.message);

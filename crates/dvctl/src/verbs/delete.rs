@@ -1,7 +1,7 @@
 //! `delete`: asks first, then waits until the object is gone.
 
 use super::follow::Patience;
-use super::{confirm, documents, given, targets, text, texts, watch};
+use super::{batch, confirm, documents, given, targets, text, texts, watch};
 use crate::connect::{Request, query};
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::grammar::at;
@@ -11,12 +11,22 @@ use crate::session::{Session, Target};
 use clap::ArgMatches;
 use serde_json::Value;
 
-/// Deletes the named objects.
+/// Deletes the named object, or many as one task.
 pub async fn run(s: &Session, kind: &KindDef, m: &ArgMatches) -> Result<()> {
     let targets = targets(s, kind, m).await?;
     let mut keep = text(m, "keep").map(str::to_owned);
     if given(m, "keep-disks") {
         keep = Some("disks".into());
+    }
+    if batch::meant(m, &targets) {
+        let keep = keep.iter().flat_map(|k| k.split(','));
+        let wish = batch::Wish {
+            verb: "delete",
+            danger: "destroys",
+            params: Value::Null,
+            keep: keep.map(|word| word.trim().to_owned()).collect(),
+        };
+        return batch::run(s, kind, &targets, wish, m).await;
     }
     all(s, &targets, keep.as_deref(), m).await
 }
@@ -46,6 +56,9 @@ async fn all(s: &Session, targets: &[Target], keep: Option<&str>, m: &ArgMatches
     pairs.extend(keep.map(|k| ("keep", k.to_owned())));
     if dry {
         pairs.push(("dry_run", "true".into()));
+    }
+    if given(m, "force") {
+        pairs.push(("force", "true".into()));
     }
     let mut waiting = Vec::new();
     for target in targets {

@@ -43,8 +43,8 @@ pub fn task_target(task: &Value) -> Target {
     }
 }
 
-/// The end of a task, when it has ended: itself, or why it failed.
-fn ended(task: Option<&Value>, name: &str) -> Option<Result<Value>> {
+/// A task that has ended, however; an error when it is gone.
+fn over(task: Option<&Value>, name: &str) -> Option<Result<Value>> {
     let Some(task) = task else {
         return Some(Err(Failure::new(4, format!("task {name} is gone")).hint(
             "finished tasks are kept for an hour; `dvctl event list` shows how it ended",
@@ -52,8 +52,7 @@ fn ended(task: Option<&Value>, name: &str) -> Option<Result<Value>> {
     };
     match at(task, "status.state").and_then(Value::as_str)? {
         "pending" | "running" | "rolling_back" => None,
-        "succeeded" => Some(Ok(task.clone())),
-        state => Some(Err(why(task, name, state))),
+        _ => Some(Ok(task.clone())),
     }
 }
 
@@ -65,14 +64,18 @@ fn why(task: &Value, name: &str, state: &str) -> Failure {
         "" => format!("task {name}: {word}"),
         why => format!("task {name}: {word}: {why}"),
     };
-    // A stable code has its own exit code (reference 0.3).
-    let exit = match (text("status.reason"), state) {
+    Failure::new(exit(text("status.reason"), state), message)
+        .hint(format!("`dvctl task log {name}` shows what it did"))
+}
+
+/// The exit code of a task that did not succeed: a stable code has its own (reference 0.3).
+pub fn exit(code: &str, state: &str) -> u8 {
+    match (code, state) {
         ("", "cancelled" | "superseded") => 3,
         ("", _) => 1,
         ("DEADLINE", _) => 6,
         (code, _) => exit_of(code),
-    };
-    Failure::new(exit, message).hint(format!("`dvctl task log {name}` shows what it did"))
+    }
 }
 
 /// The exit code of an error's code.
@@ -87,7 +90,13 @@ fn exit_of(code: &str) -> u8 {
 /// Draws where a task is.
 fn draw(progress: &mut Progress, what: &str, task: &Value) {
     let number = |path: &str| at(task, path).and_then(Value::as_u64);
-    let step = ["status.step", "status.message"]
+    // Of a batch the count says more than the name of what was begun last.
+    let batch = at(task, "spec.batch").is_some();
+    let words = match batch {
+        true => ["status.message", "status.step"],
+        false => ["status.step", "status.message"],
+    };
+    let step = words
         .iter()
         .find_map(|p| {
             at(task, p)
@@ -104,15 +113,24 @@ fn draw(progress: &mut Progress, what: &str, task: &Value) {
     progress.show(what, step, percent, bytes);
 }
 
-/// Waits for the end of a task. `what` says in progress and messages what it is about.
+/// Waits for a task to succeed. `what` says in progress and messages what it is about.
 pub async fn task(s: &Session, task: &Value, what: &str, patience: Patience) -> Result<Value> {
+    let ended = end(s, task, what, patience).await?;
+    match at(&ended, "status.state").and_then(Value::as_str) {
+        Some("succeeded") | None => Ok(ended),
+        Some(state) => Err(why(&ended, &task_target(task).name, state)),
+    }
+}
+
+/// Waits for the end of a task, whichever it is.
+pub async fn end(s: &Session, task: &Value, what: &str, patience: Patience) -> Result<Value> {
     let target = task_target(task);
     let mut progress = Progress::new(s.screen, !s.format.is_table() && !s.screen.err_tty);
     let waiting = watch::until(s, &target, patience.limit, |seen| {
         if let Some(seen) = seen {
             draw(&mut progress, what, seen);
         }
-        ended(seen, &target.name)
+        over(seen, &target.name)
     });
     tokio::select! {
         found = waiting => {

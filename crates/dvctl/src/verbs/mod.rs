@@ -3,6 +3,7 @@
 mod act;
 mod api;
 mod apply;
+mod batch;
 mod change;
 mod confirm;
 mod create;

@@ -7,6 +7,7 @@
     reason = "these tests start the program they test; this crate has no host"
 )]
 
+mod batches;
 mod completion;
 #[path = "../../../server/tests/surfaces/demo.rs"]
 mod demo;

@@ -356,6 +356,10 @@ fn objects(
                 }
             }
         }
+        ("POST", ["actions", verb]) => {
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            batch(app, &kind, plural, project, verb, &body, dry)
+        }
         ("POST", [name, "actions", verb]) => act(app, kind_name, plural, project, name, verb),
         ("POST", [_, "streams", _, "ticket"]) => answer(
             201,
@@ -547,6 +551,88 @@ fn act(
                 set(json!({ "state": "succeeded", "progress": 100 }));
             }
         }
+    });
+    answer(202, &stored)
+}
+
+/// One verb over many: what is busy is refused, the others do it one after the other.
+fn batch(
+    app: &App,
+    kind: &Value,
+    plural: &str,
+    project: Option<&str>,
+    verb: &str,
+    body: &Value,
+    dry: bool,
+) -> Response {
+    let label = body["selector"].as_str().and_then(|s| s.split_once('='));
+    let names: Vec<String> = {
+        let world = app.world.lock().unwrap();
+        let start = key(plural, project, "");
+        let of = world.objects.iter().filter(|(k, _)| k.starts_with(&start));
+        of.filter(|(_, v)| match label {
+            Some((k, w)) => v["metadata"]["labels"][k] == w,
+            None => body["names"]
+                .as_array()
+                .unwrap()
+                .contains(&v["metadata"]["name"]),
+        })
+        .map(|(_, v)| v["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
+    };
+    let busy = |name: &str| {
+        let object = app.get(&key(plural, project, name)).unwrap();
+        object["metadata"]["labels"]["busy"] == "yes"
+    };
+    let row = |name: &String| match busy(name) {
+        true if dry => json!({ "name": name, "state": "refused", "reason": "BUSY",
+            "message": format!("task backup-1 works on {name}") }),
+        _ => json!({ "name": name, "state": if dry { "would_run" } else { "pending" } }),
+    };
+    let task_name = format!("{verb}-batch-1");
+    let mut task = json!({ "version": "v1", "kind": "task",
+        "metadata": { "name": task_name, "project": project, "created": "2026-01-01T00:00:00.000Z", "generation": 1 },
+        "spec": { "action": format!("{}.{verb}", kind["name"].as_str().unwrap()), "batch": body,
+            "target": { "kind": kind["name"], "project": project, "name": "*" } },
+        "status": { "state": "pending", "targets": names.iter().map(row).collect::<Vec<_>>() } });
+    if dry {
+        return answer(200, &task);
+    }
+    let task_key = key("tasks", project, &task_name);
+    let stored = app.store(&task_key, task.clone());
+    let stop = body["on_error"] != "continue";
+    let failing = names.iter().any(|n| busy(n));
+    let rows: Vec<(usize, bool)> = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| (n, busy(name)))
+        .collect();
+    let app = app.clone();
+    std::thread::spawn(move || {
+        let mut failed = false;
+        for (n, busy) in rows {
+            std::thread::sleep(Duration::from_millis(30));
+            let row = &mut task["status"]["targets"][n];
+            match (busy, failed && stop) {
+                (_, true) => row["state"] = json!("skipped"),
+                (true, _) => {
+                    failed = true;
+                    row["state"] = json!("failed");
+                    row["reason"] = json!("BUSY");
+                    row["message"] = json!("task backup-1 works on it");
+                }
+                _ => {
+                    row["state"] = json!("succeeded");
+                    row["task"] = json!("stop-1");
+                }
+            }
+            task["status"]["state"] = json!("running");
+            task["status"]["message"] = json!(format!("{} seen", n + 1));
+            app.store(&task_key, task.clone());
+        }
+        task["status"]["state"] = json!(if failing { "failed" } else { "succeeded" });
+        task["status"]["message"] = json!("over");
+        app.store(&task_key, task);
     });
     answer(202, &stored)
 }

@@ -420,6 +420,16 @@ impl Cache {
         &self.0.registry
     }
 
+    /// How many objects of a kind there are, in one project or outside of all.
+    pub(crate) fn count(&self, kind: &str, project: Option<&str>) -> usize {
+        let state = self.0.state.read();
+        let counts = state.counts.get(kind);
+        counts
+            .and_then(|c| c.get(project.unwrap_or_default()))
+            .copied()
+            .unwrap_or(0)
+    }
+
     /// How many objects of each kind there are.
     pub fn counts(&self) -> Vec<(&'static str, usize)> {
         let state = self.0.state.read();

@@ -33,6 +33,8 @@ pub struct Row {
     pub labels: Labels,
     /// The key of the object it belongs to.
     pub owner: Option<Key>,
+    /// The identity of that object: another of its name is not the owner.
+    pub owner_uid: Option<Uid>,
     /// The keys of the objects it names in reference fields.
     pub references: Vec<Key>,
     /// The values of its kind's columns, as JSON.
@@ -76,6 +78,7 @@ impl Row {
             request_id: meta.request_id.into(),
             labels: meta.labels,
             owner,
+            owner_uid: meta.owner.as_ref().map(|o| o.uid),
             references,
             columns,
             raw: declared.has_secrets.then(|| entry.value.clone()),

@@ -6,12 +6,15 @@ use crate::cx::to_bytes;
 use crate::event::Severity;
 use crate::gate::Request;
 use crate::subsystem::Run;
-use crate::task::{self, Edit, TaskSpec};
+use crate::task::{self, Edit, Task, TaskSpec};
 use crate::{Draft, object_key, secret};
 use model::{Error, Hold, Meta, Name, ObjectRef, Result, Uid, VERSION};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::{Expect, Txn};
+
+/// Most tasks of a project that have not ended.
+pub(super) const MOST_OPEN: usize = 1000;
 
 impl Desk {
     pub(super) async fn act(
@@ -82,19 +85,18 @@ impl Desk {
             .iter()
             .find(|h| h.scopes.iter().any(|s| action.claims.contains(&s.as_str())))
         {
-            return Err(Error::busy(
-                &hold.task,
-                format!(
-                    "task {} works on {} of {target}",
-                    hold.task,
-                    hold.scopes.join(", ")
-                ),
-            )
-            .hint(format!(
-                "wait for it, or cancel it: dvctl task cancel {}",
-                hold.task
-            ))
-            .into());
+            if request.force && !request.dry_run {
+                self.make_way(request, target, &hold.task).await?;
+                return Err(Attempt::Race);
+            }
+            if !request.force {
+                let scopes = hold.scopes.join(", ");
+                let why = format!("task {} works on {scopes} of {target}", hold.task);
+                return Err(super::force::busy(&hold.task, why).into());
+            }
+        }
+        if target.kind == task::KIND.name && verb == task::RETRY {
+            return self.retry(request, target).await;
         }
         let now = self.cx.clock().now();
         let uid = self.cx.clock().uid();
@@ -113,6 +115,8 @@ impl Desk {
             edits: Vec::new(),
             deadline: now.plus(Duration::from_secs(action.deadline)),
             cancel: false,
+            batch: None,
+            parent: request.parent.clone(),
         };
         let name = task_name(target, verb, uid);
         let mut txn = Txn::new();
@@ -176,6 +180,7 @@ impl Desk {
                 }
             }
         }
+        self.check_queue(target.project.as_deref())?;
         let task_key = object_key(task::KIND.name, target.project.as_deref(), &name);
         let object = task_object(&name, target, uid, request, &task, now)?;
         let txn = txn.create(task_key.clone(), to_bytes(&object)?);
@@ -191,6 +196,31 @@ impl Desk {
             }),
             None => Err(Error::gone(format!("task {name} has already been removed")).into()),
         }
+    }
+
+    /// Refuses a task when too many of the project have not ended.
+    pub(super) fn check_queue(&self, project: Option<&str>) -> Result<()> {
+        let cache = self.cx.cache();
+        // Most of the time there are few tasks at all, and nobody counts.
+        if cache.count(task::KIND.name, project) < MOST_OPEN {
+            return Ok(());
+        }
+        let open = cache
+            .rows(task::KIND.name, project)
+            .iter()
+            .filter(|row| row.project.as_deref() == project)
+            .filter_map(|row| self.cx.get_key::<Task>(&row.key))
+            .filter(|t| !t.status.as_ref().is_some_and(|s| s.state.ended()))
+            .count();
+        if open < MOST_OPEN {
+            return Ok(());
+        }
+        let place = project.map_or("outside projects".into(), |p| format!("in project {p}"));
+        Err(Error::new(
+            model::What::Quota(None),
+            format!("{open} tasks have not ended {place}, and {MOST_OPEN} is the most"),
+        )
+        .hint("wait until some have ended, or cancel some: `dvctl task list`"))
     }
 
     /// An action on a task is an edit of its spec; the task to wait for is the task itself.
@@ -218,7 +248,7 @@ impl Desk {
 }
 
 /// `start-web1-3f9a01c2`: what, of which, and something that makes it unique.
-fn task_name(target: &ObjectRef, verb: &str, uid: Uid) -> String {
+pub(super) fn task_name(target: &ObjectRef, verb: &str, uid: Uid) -> String {
     let room = 63 - verb.len().min(20) - 10;
     let name: String = target.name.chars().take(room).collect();
     format!(
@@ -229,7 +259,7 @@ fn task_name(target: &ObjectRef, verb: &str, uid: Uid) -> String {
     )
 }
 
-fn task_object(
+pub(super) fn task_object(
     name: &str,
     target: &ObjectRef,
     uid: Uid,

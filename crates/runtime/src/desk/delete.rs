@@ -3,13 +3,15 @@
 use super::write::{Attempt, RACES};
 use super::{Answer, Desk, by, key_of};
 use crate::cx::to_bytes;
+use crate::engine::OWNED;
 use crate::event::Severity;
 use crate::gate::Request;
 use crate::key::PROJECT;
-use crate::object_ref;
 use crate::task::{self, Task};
-use model::{Error, ObjectRef, Result};
+use crate::{Row, object_ref};
+use model::{Error, ObjectRef, Result, Uid};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use store::{Expect, Key, Txn};
 
 impl Desk {
@@ -59,16 +61,24 @@ impl Desk {
                 .into());
         }
         if let Some(claim) = old.meta.claims.first() {
-            return Err(Error::busy(
-                &claim.task,
-                format!("task {} works on {target}", claim.task),
-            )
-            .hint(format!(
-                "wait for it, or cancel it: dvctl task cancel {}",
-                claim.task
-            ))
-            .into());
+            if request.force && !request.dry_run {
+                self.make_way(request, target, &claim.task).await?;
+                return Err(Attempt::Race);
+            }
+            if !request.force {
+                let why = format!("task {} works on {target}", claim.task);
+                return Err(super::force::busy(&claim.task, why).into());
+            }
         }
+        if target.kind == task::KIND.name && !has_ended(&old.status) {
+            return Err(Error::refused(format!("{target} has not ended"))
+                .hint(format!(
+                    "cancel it first: dvctl task cancel {}",
+                    target.name
+                ))
+                .into());
+        }
+        self.check_owned(&key, keep)?;
         if target.kind == PROJECT && target.project.is_none() {
             self.check_empty(target)?;
         }
@@ -107,7 +117,8 @@ impl Desk {
             });
         }
         self.keep_owned(&key, keep).await?;
-        let gone_at_once = old.meta.holds.is_empty();
+        let owns = !self.owned(&key, old.meta.uid).is_empty();
+        let gone_at_once = old.meta.holds.is_empty() && !owns;
         let txn = if gone_at_once {
             old.meta.keys.iter().fold(
                 Txn::new()
@@ -128,6 +139,9 @@ impl Desk {
             let mut meta = old.meta.clone();
             meta.deletion_requested = Some(self.cx.clock().now());
             meta.request_id = request.id.clone();
+            if owns {
+                meta.holds.push(OWNED.into());
+            }
             let object = json!({
                 "version": model::VERSION, "kind": target.kind, "metadata": meta, "spec": old.spec, "status": old.status,
             });
@@ -193,6 +207,59 @@ impl Desk {
         }
     }
 
+    /// What belongs to an object and would go with it.
+    fn owned(&self, key: &Key, uid: Uid) -> Vec<Arc<Row>> {
+        let cache = self.cx.cache();
+        cache
+            .owned(key)
+            .iter()
+            .filter_map(|owned| cache.row(&object_ref(owned)?.kind, owned))
+            .filter(|row| row.owner_uid == Some(uid))
+            .collect()
+    }
+
+    /// Refuses when something that would go with it may not go: then nothing goes.
+    fn check_owned(&self, key: &Key, keep: &[String]) -> Result<()> {
+        let Some(target) = object_ref(key) else {
+            return Ok(());
+        };
+        let Some(owner) = self.cx.cache().row(&target.kind, key) else {
+            return Ok(());
+        };
+        for row in self.owned(key, owner.uid) {
+            let Some(it) = object_ref(&row.key).filter(|it| !keep.contains(&it.kind)) else {
+                continue;
+            };
+            let stays = || format!("{target} cannot be deleted: {it} belongs to it");
+            if row.value()?["metadata"]["protection"] == true {
+                return Err(
+                    Error::refused(format!("{} and is protected", stays())).hint(format!(
+                        "take its protection off, or keep it: --keep {}",
+                        it.kind
+                    )),
+                );
+            }
+            let user = self.cx.cache().referrers(&row.key);
+            let user = user
+                .iter()
+                .filter(|k| {
+                    *k != key && !self.leaves_with(k, &row.key) && !self.leaves_with(k, key)
+                })
+                .find_map(object_ref);
+            if let Some(user) = user {
+                return Err(
+                    Error::refused(format!("{} and is used by {user}", stays())).hint(format!(
+                        "change {user} first, or keep it: --keep {}",
+                        it.kind
+                    )),
+                );
+            }
+            // What it owns itself goes as well.
+            self.check_owned(&row.key, keep)?;
+        }
+        Ok(())
+    }
+
     /// Cuts owned objects of these kinds loose, so that they stay.
     async fn keep_owned(&self, key: &Key, keep: &[String]) -> Result<()> {
         for owned in self.cx.cache().owned(key) {
@@ -209,4 +276,9 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// Whether a task's status says that it has ended.
+fn has_ended(status: &Value) -> bool {
+    serde_json::from_value::<task::TaskStatus>(status.clone()).is_ok_and(|s| s.state.ended())
 }

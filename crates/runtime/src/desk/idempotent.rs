@@ -52,9 +52,11 @@ impl Desk {
             return Ok(None);
         };
         match self.cx.cache().row(&target.kind, &answer) {
-            Some(row) if matches!(request.op, Op::Act { .. }) => Ok(Some(Answer::Accepted {
-                task: row.json.clone(),
-            })),
+            Some(row) if matches!(request.op, Op::Act { .. } | Op::Batch { .. }) => {
+                Ok(Some(Answer::Accepted {
+                    task: row.json.clone(),
+                }))
+            }
             Some(row) => Ok(Some(object_answer(
                 &row,
                 matches!(request.op, Op::Create { .. }),

@@ -1,9 +1,11 @@
 //! Carries out what the gate has let in: reads from the cache, writes in one transaction each.
 
 mod act;
+mod batch;
 mod body;
 mod delete;
 mod explain;
+mod force;
 mod idempotent;
 mod watch;
 mod write;
@@ -88,6 +90,15 @@ impl Desk {
                 verb,
                 params,
             } => self.act(request, target, verb, params).await,
+            Op::Batch {
+                kind,
+                project,
+                verb,
+                body,
+            } => {
+                self.batch(request, kind, project.as_deref(), verb, body)
+                    .await
+            }
             Op::Watch { .. } | Op::Stream { .. } => Err(Error::internal(
                 "watches and streams are not carried out like requests",
             )),

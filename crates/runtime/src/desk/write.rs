@@ -6,7 +6,7 @@ use crate::event::Severity;
 use crate::gate::{Op, Request};
 use crate::registry::Declared;
 use crate::trace::Cause;
-use crate::{Draft, object_key, secret};
+use crate::{Draft, audit, object_key, secret};
 use model::schema::{self, IMMUTABLE, REF};
 use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
 use serde_json::{Value, json};
@@ -431,7 +431,11 @@ impl Desk {
         txn: Txn,
         key: &Key,
     ) -> Result<Revision, Attempt> {
-        let txn = self.with_idempotency(request, txn, key)?;
+        let mut txn = self.with_idempotency(request, txn, key)?;
+        if let (Some(change), true) = (request.change, self.cx.trail().is_some()) {
+            // After a crash this says that the change was made.
+            txn = txn.put(audit::slot(self.cx.next_change()), change.to_string());
+        }
         match self.cx.store().commit(txn).await {
             Ok(revision) => Ok(revision),
             Err(StoreError::Conflict { key: at, found }) => {

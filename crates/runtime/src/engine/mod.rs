@@ -3,11 +3,14 @@
 //! A key is reconciled by one worker at a time. An error backs off (1 s doubling to 5 min) and shows as a condition;
 //! a panic is caught, shown the same way, and takes nothing else down.
 
+mod cascade;
 mod conditions;
 mod queue;
 
+pub(crate) use cascade::OWNED;
+
 use crate::trace::Cause;
-use crate::{Cx, Delta, Trace, object_ref};
+use crate::{Cx, Delta, Place, Trace, object_ref};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::{Error, Kind, Result};
@@ -74,6 +77,10 @@ impl Engine {
                     Engine::run(cx, controller);
                 }
             }
+        }
+        if cx.runs(Place::Api) {
+            cx.life()
+                .spawn("what belongs to others", cascade::run(cx.clone()));
         }
         crate::task::start(cx);
     }

@@ -15,6 +15,9 @@ use crate::registry::Declared;
 use crate::setting;
 use model::{Error, Name, Result, Scope, Verb, Way};
 
+/// The common verb that a batch may carry out as well as declared actions.
+pub(crate) const DELETE: &str = "delete";
+
 /// A request that may be carried out. Only [`Gate::admit`] makes one.
 #[derive(Debug)]
 pub struct Admitted(Request);
@@ -39,7 +42,8 @@ impl Gate {
     }
 
     /// Lets a request in, or says why not.
-    pub fn admit(&self, request: Request) -> Result<Admitted> {
+    pub fn admit(&self, mut request: Request) -> Result<Admitted> {
+        request.change = Some(self.cx.clock().uid());
         if self.cx.life().refuses() && request.actor.kind != ActorKind::System {
             return Err(Error::new(
                 model::What::Unavailable(std::time::Duration::from_secs(5)),
@@ -140,7 +144,8 @@ impl Gate {
             Op::Create { .. } => Verb::Create,
             Op::Update { .. } | Op::Patch { .. } => Verb::Update,
             Op::Delete { .. } => Verb::Delete,
-            Op::Act { verb, .. } => {
+            Op::Batch { verb, .. } if verb == DELETE => Verb::Delete,
+            Op::Act { verb, .. } | Op::Batch { verb, .. } => {
                 return match kind.action(verb) {
                     Some(_) => Ok(()),
                     None => Err(unknown_word(

@@ -1,14 +1,15 @@
 //! What surfaces hand to the gate.
 
 use crate::{Query, Trace};
-use model::ObjectRef;
+use model::{ObjectRef, Uid};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
 use store::Revision;
 
 /// What sort of caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorKind {
     /// Nobody that we know.
@@ -20,7 +21,7 @@ pub enum ActorKind {
 }
 
 /// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Actor {
     /// What sort.
     pub kind: ActorKind,
@@ -99,6 +100,12 @@ pub struct Request {
     pub dry_run: bool,
     /// Where it stands among others.
     pub trace: Trace,
+    /// Cancel the task that holds what this needs, and wait until it has let go.
+    pub force: bool,
+    /// The batch task that this is a part of.
+    pub parent: Option<String>,
+    /// Names this one attempt in the audit trail and in its commit; given by the gate.
+    pub(crate) change: Option<Uid>,
 }
 
 impl Request {
@@ -114,6 +121,9 @@ impl Request {
             if_match: None,
             dry_run: false,
             trace: Trace::default(),
+            force: false,
+            parent: None,
+            change: None,
         }
     }
 }
@@ -176,6 +186,17 @@ pub enum Op {
         /// Its parameters.
         params: Value,
     },
+    /// One verb over many objects of a kind: a declared action, or `delete`.
+    Batch {
+        /// Kind.
+        kind: String,
+        /// Project.
+        project: Option<String>,
+        /// Which verb.
+        verb: String,
+        /// Over which, and how: [`crate::task::BatchInput`].
+        body: Value,
+    },
     /// Changes as they happen.
     Watch {
         /// Kind.
@@ -204,7 +225,10 @@ impl Op {
     /// The kind it is about.
     pub fn kind(&self) -> &str {
         match self {
-            Op::List { kind, .. } | Op::Create { kind, .. } | Op::Watch { kind, .. } => kind,
+            Op::List { kind, .. }
+            | Op::Create { kind, .. }
+            | Op::Batch { kind, .. }
+            | Op::Watch { kind, .. } => kind,
             Op::Get { target }
             | Op::Update { target, .. }
             | Op::Patch { target, .. }
@@ -217,9 +241,10 @@ impl Op {
     /// The project it is about.
     pub fn project(&self) -> Option<&str> {
         match self {
-            Op::List { project, .. } | Op::Create { project, .. } | Op::Watch { project, .. } => {
-                project.as_deref()
-            }
+            Op::List { project, .. }
+            | Op::Create { project, .. }
+            | Op::Batch { project, .. }
+            | Op::Watch { project, .. } => project.as_deref(),
             Op::Get { target }
             | Op::Update { target, .. }
             | Op::Patch { target, .. }
@@ -229,10 +254,10 @@ impl Op {
         }
     }
 
-    /// The name of the object it is about; a list has none, a create has it in its body.
+    /// The name of the object it is about; a list and a batch have none, a create has it in its body.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Op::List { .. } => None,
+            Op::List { .. } | Op::Batch { .. } => None,
             Op::Watch { name, .. } => name.as_deref(),
             Op::Create { body, .. } => body.pointer("/metadata/name").and_then(Value::as_str),
             Op::Get { target }
@@ -256,7 +281,7 @@ impl Op {
             Op::Create { .. } => "create",
             Op::Update { .. } | Op::Patch { .. } => "update",
             Op::Delete { .. } => "delete",
-            Op::Act { verb, .. } => verb,
+            Op::Act { verb, .. } | Op::Batch { verb, .. } => verb,
             Op::Stream { stream, .. } => stream,
         }
     }

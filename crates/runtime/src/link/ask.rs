@@ -114,6 +114,9 @@ impl AgentLink {
                 verb,
                 params,
             },
+            Op::Batch { .. } => {
+                return Err(Error::internal("batches are what people ask for"));
+            }
             Op::Get { .. } | Op::List { .. } | Op::Watch { .. } | Op::Stream { .. } => {
                 return Err(Error::internal("an agent reads from its own cache"));
             }

@@ -158,10 +158,13 @@ fn judge(cx: &Cx, task: &Arc<Obj<Task>>) -> Verdict {
             "this version has no such action",
         );
     };
-    let observed = object["status"]["observed_generation"]
-        .as_u64()
-        .unwrap_or(0);
-    let verdict = if observed >= spec.generation {
+    let observed = object["status"]["observed_generation"].as_u64();
+    // What no controller holds and none has looked at has none: its spec is all there is.
+    let unattended = observed.is_none()
+        && object["metadata"]["holds"]
+            .as_array()
+            .is_none_or(Vec::is_empty);
+    let verdict = if unattended || observed.unwrap_or(0) >= spec.generation {
         until(&object)
     } else {
         Until::Waiting("the controller to look".into())

@@ -8,6 +8,7 @@
 //! An intent's task only waits for its object. A procedure's task runs a journalled function; after a crash the same
 //! function runs again and finished steps answer from the journal.
 
+mod batch;
 mod file;
 mod intent;
 mod journal;
@@ -16,6 +17,8 @@ mod procedure;
 mod runner;
 mod types;
 
+pub use batch::{Batch, BatchInput, BatchTarget, OnError, TargetState, TargetStatus};
+pub(crate) use batch::{DELETION, MOST_PARALLEL, MOST_TARGETS, STAR};
 pub use file::FileLines;
 pub(crate) use journal::journal_of;
 pub use journal::{Undo, UndoCall};
@@ -27,6 +30,10 @@ use crate::{Cx, Draft, Place, Run, Seat, Subsystem, Until, no_controllers, norma
 use model::{Error, Result};
 use serde_json::Value;
 
+/// The verb that asks again for what a task did not bring to a good end. It edits nothing: the desk turns it into the
+/// request that the task was made by.
+pub(crate) const RETRY: &str = "retry";
+
 /// The kind `task`.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
@@ -34,13 +41,22 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     seat: Seat::Api,
     normal: normal::<Task>,
     admit,
-    runs: &[(
-        "cancel",
-        Run::Intent {
-            edit: cancel,
-            until: |_| Until::Done,
-        },
-    )],
+    runs: &[
+        (
+            "cancel",
+            Run::Intent {
+                edit: cancel,
+                until: |_| Until::Done,
+            },
+        ),
+        (
+            RETRY,
+            Run::Intent {
+                edit: |_, _| Err(Error::internal("a retry is a new request, not an edit")),
+                until: |_| Until::Done,
+            },
+        ),
+    ],
     undos: &[],
     streams: &[("log", log::open)],
     finalizes: false,

@@ -94,6 +94,50 @@ impl Proc {
         &self.0.spec.actor
     }
 
+    /// The key of the task.
+    pub(super) fn key(&self) -> &Key {
+        &self.0.key
+    }
+
+    /// The objects of a batch.
+    pub(super) fn batch(&self) -> Option<&super::Batch> {
+        self.0.spec.batch.as_ref()
+    }
+
+    /// The request that it came with.
+    pub(super) fn request_id(&self) -> &str {
+        &self.0.spec.request_id
+    }
+
+    /// Its parameters, unread.
+    pub(super) fn raw_params(&self) -> &serde_json::Value {
+        &self.0.spec.params
+    }
+
+    /// The kind and verb that it carries out.
+    pub(super) fn verb(&self) -> &str {
+        self.0.spec.action.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The result of a step that has ended.
+    pub(super) async fn ended_step<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let journal = self.0.journal.lock().await;
+        serde_json::from_value(journal.done(name)?.clone()).ok()
+    }
+
+    /// A step that runs although the task is cancelled: it watches the token itself and ends what it has begun.
+    pub(super) async fn closing_step<T, F>(
+        &self,
+        name: impl Into<String>,
+        work: impl FnOnce() -> F,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<T>>,
+    {
+        self.run(name.into(), None, true, work).await
+    }
+
     /// Its parameters.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_value(self.0.spec.params.clone())
@@ -111,7 +155,7 @@ impl Proc {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T>>,
     {
-        self.run(name.into(), None, work).await
+        self.run(name.into(), None, false, work).await
     }
 
     /// Runs a step that is undone when the task fails or is cancelled later. The undo is journalled first; a step that
@@ -126,13 +170,14 @@ impl Proc {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T>>,
     {
-        self.run(name.into(), Some(undo), work).await
+        self.run(name.into(), Some(undo), false, work).await
     }
 
     async fn run<T, F>(
         &self,
         name: String,
         undo: Option<UndoCall>,
+        though_cancelled: bool,
         work: impl FnOnce() -> F,
     ) -> Result<T>
     where
@@ -157,7 +202,7 @@ impl Proc {
             }
             let open = journal.open_step(&name);
             // A step that was begun is finished first and undone then: else what it reserved would leak.
-            let must_finish = open || journal.committed();
+            let must_finish = open || though_cancelled || journal.committed();
             if self.0.token.is_cancelled() && !must_finish {
                 return Err(cancelled());
             }

@@ -1,5 +1,6 @@
 //! Runs procedures of this place: begins pending ones, resumes those that a crash interrupted, unwinds those that fail.
 
+use super::batch;
 use super::intent::announce;
 use super::journal::{Entry, Journal};
 use super::procedure::Proc;
@@ -141,7 +142,12 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
         .registry()
         .get(&task.spec.target.kind)
         .and_then(|d| d.subsystem.run(verb));
-    let Some(Run::Procedure(function)) = run else {
+    let function = match run {
+        _ if task.spec.batch.is_some() => Some(batch::procedure as fn(Proc) -> _),
+        Some(Run::Procedure(function)) => Some(*function),
+        _ => None,
+    };
+    let Some(function) = function else {
         let error = Error::not_found(format!(
             "this version has no procedure {}",
             task.spec.action
@@ -390,14 +396,18 @@ async fn finish_with(
             Err(e) => return Err(store_error(e)),
         }
     }
-    announce(
-        cx,
-        &task.spec.target,
-        &task.spec.action,
-        state,
-        &message,
-        task.spec.cause(),
-    )
-    .await;
+    if task.spec.batch.is_some() {
+        batch::announce(cx, task, state, &message).await;
+    } else {
+        announce(
+            cx,
+            &task.spec.target,
+            &task.spec.action,
+            state,
+            &message,
+            task.spec.cause(),
+        )
+        .await;
+    }
     Journal::read(cx, task.metadata.uid).await?.forget(cx).await
 }

@@ -1,5 +1,6 @@
 //! What a task is made of.
 
+use super::batch::{Batch, TargetStatus};
 use crate::trace::Cause;
 use crate::{Place, Trace};
 use model::{
@@ -41,17 +42,30 @@ pub static KIND: Kind = Kind {
         Column::new("request", "spec.request_id").wide(),
         Column::new("message", "status.message").wide(),
     ],
-    actions: &[Action {
-        verb: "cancel",
-        doc: "Stops the task at the next border of a step and undoes what it has done. Refused when it has ended; ignored when it has passed its point of no return.",
-        danger: Danger::Disrupts,
-        style: WorkStyle::Intent,
-        input: schema::empty,
-        claims: &[],
-        deadline: 300,
-        event: "cancelled",
-        examples: &["dvctl task cancel import-debian-12-3f9a01c2"],
-    }],
+    actions: &[
+        Action {
+            verb: "cancel",
+            doc: "Stops the task at the next border of a step and undoes what it has done. Refused when it has ended; ignored when it has passed its point of no return.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Intent,
+            input: schema::empty,
+            claims: &[],
+            deadline: 300,
+            event: "cancelled",
+            examples: &["dvctl task cancel import-debian-12-3f9a01c2"],
+        },
+        Action {
+            verb: "retry",
+            doc: "Asks again for what a task did that has ended without success; the answer is the new task. Of a batch, only for the objects that have not succeeded.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Intent,
+            input: schema::empty,
+            claims: &[],
+            deadline: 300,
+            event: "retried",
+            examples: &["dvctl task retry import-debian-12-3f9a01c2"],
+        },
+    ],
     streams: &[StreamKind {
         name: "log",
         doc: "The lines that the task has written, then those that it writes, until it ends.",
@@ -101,6 +115,12 @@ pub struct TaskSpec {
     /// Set to end it early.
     #[serde(default)]
     pub cancel: bool,
+    /// The objects of a batch; the target's name is `*` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+    /// The batch task that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 impl TaskSpec {
@@ -214,6 +234,9 @@ pub struct TaskStatus {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<Timestamp>,
+    /// Of a batch: how each object fares.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetStatus>,
     /// Whether it can no longer be undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub committed: bool,

@@ -86,6 +86,50 @@ pub static KIND: Kind = Kind {
             examples: &[],
         },
         Action {
+            verb: "glow",
+            doc: "Never comes true.",
+            danger: Danger::None,
+            style: WorkStyle::Intent,
+            input: schema::of::<GlowInput>,
+            claims: &[],
+            deadline: 300,
+            event: "glowed",
+            examples: &[],
+        },
+        Action {
+            verb: "flash",
+            doc: "Never comes true, and soon shows it.",
+            danger: Danger::None,
+            style: WorkStyle::Intent,
+            input: schema::empty,
+            claims: &[],
+            deadline: 1,
+            event: "flashed",
+            examples: &[],
+        },
+        Action {
+            verb: "stall",
+            doc: "Takes it apart and never ends.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Procedure,
+            input: schema::empty,
+            claims: &["power"],
+            deadline: 1,
+            event: "stalled",
+            examples: &[],
+        },
+        Action {
+            verb: "polish",
+            doc: "Twenty steps, each a line in a file.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::of::<PolishInput>,
+            claims: &["power"],
+            deadline: 600,
+            event: "polished",
+            examples: &[],
+        },
+        Action {
             verb: "repair",
             doc: "Takes it apart and puts it together.",
             danger: Danger::Disrupts,
@@ -143,6 +187,25 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
                 },
             },
         ),
+        (
+            "glow",
+            Run::Intent {
+                edit: |draft, params| {
+                    draft.spec["brightness"] = params["to"].clone();
+                    Ok(())
+                },
+                until: |_| Until::Waiting("the glow".into()),
+            },
+        ),
+        (
+            "flash",
+            Run::Intent {
+                edit: |_, _| Ok(()),
+                until: |_| Until::Waiting("the flash".into()),
+            },
+        ),
+        ("stall", Run::Procedure(|proc| Box::pin(stall(proc)))),
+        ("polish", Run::Procedure(|proc| Box::pin(polish(proc)))),
         ("repair", Run::Procedure(|proc| Box::pin(repair(proc)))),
     ],
     undos: &[&ASSEMBLE],
@@ -165,6 +228,8 @@ pub struct Bench {
     /// A step that fails.
     pub fails: parking_lot::Mutex<Option<&'static str>>,
     pub runs: parking_lot::Mutex<Vec<String>>,
+    /// While true, a repair waits in its first step.
+    pub hold: tokio::sync::watch::Sender<bool>,
 }
 
 pub static ASSEMBLE: Undo = Undo {
@@ -193,7 +258,16 @@ async fn repair(proc: Proc) -> Result<Value> {
             }
         }
     };
-    proc.step("look", run("look")).await?;
+    proc.step("look", || async {
+        run("look")().await?;
+        let mut hold = bench.hold.subscribe();
+        let token = proc.token();
+        tokio::select! {
+            () = token.cancelled() => Err(Error::refused("nobody looks any more")),
+            _ = hold.wait_for(|held| !held) => Ok(()),
+        }
+    })
+    .await?;
     proc.undoable("take apart", ASSEMBLE.with(&name), || async {
         bench.runs.lock().push("take apart".into());
         let mut apart = bench.apart.lock();
@@ -212,6 +286,67 @@ async fn repair(proc: Proc) -> Result<Value> {
     })
     .await?;
     Ok(json!({ "clean": true }))
+}
+
+/// Parameters of `glow`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GlowInput {
+    /// Brightness in percent.
+    pub to: u32,
+    /// Who may.
+    #[serde(default)]
+    #[schemars(extend("x-secret" = true))]
+    pub word: Option<String>,
+}
+
+/// Parameters of `polish`.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolishInput {
+    /// Where each step leaves a line.
+    pub file: String,
+}
+
+/// How many steps `polish` has, and which of them waits while the bench is held.
+pub const POLISH: (u64, u64) = (20, 10);
+
+async fn polish(proc: Proc) -> Result<Value> {
+    let input: PolishInput = proc.params()?;
+    let bench = proc.cx().part::<Bench>();
+    for n in 0..POLISH.0 {
+        proc.step(format!("stroke {n}"), || async {
+            let line = format!("{n}\n");
+            let mut file = std::fs::File::options()
+                .append(true)
+                .create(true)
+                .open(&input.file)
+                .map_err(|e| Error::internal("polish").because(e))?;
+            std::io::Write::write_all(&mut file, line.as_bytes())
+                .map_err(|e| Error::internal("polish").because(e))?;
+            if n == POLISH.1 {
+                let mut hold = bench.hold.subscribe();
+                let _ = hold.wait_for(|held| !held).await;
+            }
+            Ok(())
+        })
+        .await?;
+        proc.progress(n + 1, POLISH.0).await;
+    }
+    Ok(json!({ "strokes": POLISH.0 }))
+}
+
+async fn stall(proc: Proc) -> Result<Value> {
+    let name = proc.target().name.clone();
+    let bench = proc.cx().part::<Bench>();
+    proc.undoable("take apart", ASSEMBLE.with(&name), || async {
+        bench.apart.lock().push(name.clone());
+        Ok(())
+    })
+    .await?;
+    proc.step("wait for ever", std::future::pending::<Result<()>>)
+        .await?;
+    Ok(Value::Null)
 }
 
 struct Shine;
@@ -266,12 +401,22 @@ pub fn registry() -> Registry {
 
 /// A process of both places over a store.
 pub async fn start_over(store: Arc<dyn store::Store>, bench: Arc<Bench>) -> Cx {
-    let cx = CxBuilder::new(registry(), store)
+    start_with(store, bench, None).await
+}
+
+/// The same with an audit trail.
+pub async fn start_with(
+    store: Arc<dyn store::Store>,
+    bench: Arc<Bench>,
+    trail: Option<Arc<dyn audit::Trail>>,
+) -> Cx {
+    let mut cx = CxBuilder::new(registry(), store)
         .seal(Arc::new(TestSeal))
-        .part(bench)
-        .build()
-        .await
-        .unwrap();
+        .part(bench);
+    if let Some(trail) = trail {
+        cx = cx.part(Arc::new(audit::AuditTrail(trail)));
+    }
+    let cx = cx.build().await.unwrap();
     Engine::start(&cx);
     cx
 }
@@ -315,17 +460,21 @@ pub async fn create(cx: &Cx, name: &str, spec: Value) -> Result<Answer> {
 }
 
 pub async fn act(cx: &Cx, name: &str, verb: &str) -> Result<ObjectRef> {
-    act_on(cx, lamp(name), verb).await
+    act_with(cx, lamp(name), verb, Value::Null).await
 }
 
 pub async fn act_on(cx: &Cx, target: ObjectRef, verb: &str) -> Result<ObjectRef> {
+    act_with(cx, target, verb, Value::Null).await
+}
+
+pub async fn act_with(cx: &Cx, target: ObjectRef, verb: &str, params: Value) -> Result<ObjectRef> {
     let project = target.project.clone();
     match ask(
         cx,
         Op::Act {
             target,
             verb: verb.into(),
-            params: Value::Null,
+            params,
         },
     )
     .await?

@@ -76,6 +76,7 @@ async fn survives_a_crash_at_every_commit() {
         target: lamp("a"),
         verb: "repair",
         params: json!({}),
+        batch: false,
         failing: &["look", "clean"],
         holds: &|_, state| match bench.lock().apart.lock().is_empty() {
             true => Ok(()),

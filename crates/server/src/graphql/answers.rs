@@ -59,6 +59,7 @@ pub(super) async fn write(ctx: &ResolverContext<'_>, call: &Call, op: Op) -> Res
     request.if_match = text(ctx, "if_match");
     request.idempotency = text(ctx, "idempotency_key");
     request.dry_run = argument(ctx, "dry_run") == Some(Graph::Boolean(true));
+    request.force = argument(ctx, "force") == Some(Graph::Boolean(true));
     call.carry_out(request).await
 }
 

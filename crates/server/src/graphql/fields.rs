@@ -125,9 +125,11 @@ impl Roots {
         }
         if kind.allows(Verb::Delete) {
             self.delete(kind)?;
+            self.batch(kind, None, types)?;
         }
         for action in kind.actions {
             self.act(kind, action, types)?;
+            self.batch(kind, Some(action), types)?;
         }
         self.changes(kind, &name)
     }

@@ -1,7 +1,7 @@
 //! Mutations: create, apply, patch, delete and the actions of a kind.
 
 use super::answers::{argument, body, one, target, text, told, write};
-use super::fields::{Roots, named};
+use super::fields::{Roots, in_project, named};
 use super::shape::{JSON, Shape, json, lower_camel};
 use super::types::Types;
 use crate::app::Call;
@@ -111,12 +111,12 @@ impl Roots {
                         })))
                     })
                 });
-                written(
+                forced(written(
                     named(kind, field).argument(
                         InputValue::new("keep", TypeRef::named_nn_list("String"))
                             .description("Kinds of owned objects that stay."),
                     ),
-                )
+                ))
                 .description(format!("Delete a {}.", kind.name))
             },
             format!("{}Delete", lower_camel(kind.name)),
@@ -167,11 +167,105 @@ impl Roots {
                     };
                     field = field.argument(InputValue::new("input", input));
                 }
-                preconditions(field).description(action.doc)
+                forced(written(field)).description(action.doc)
             },
             format!("{}{}", lower_camel(kind.name), camel(action.verb)),
         )
     }
+}
+
+impl Roots {
+    /// One verb over many objects of a kind: an action, or `delete` when there is none.
+    pub(super) fn batch(
+        &mut self,
+        kind: &'static Kind,
+        action: Option<&'static Action>,
+        types: &mut Types,
+    ) -> Result<()> {
+        let verb = action.map_or("delete", |a| a.verb);
+        let mut input = None;
+        let mut shape = None;
+        if let Some(action) = action {
+            let schema = (action.input)().to_value();
+            let name = format!("{}{}", camel(kind.name), camel(action.verb));
+            let takes = schema
+                .get("properties")
+                .and_then(Value::as_object)
+                .is_some_and(|p| !p.is_empty());
+            if takes {
+                let made = Arc::new(Shape::of(&schema, &name)?);
+                input = Some(types.input(&made)?);
+                shape = Some(made);
+            }
+        }
+        let task = TypeRef::named_nn(camel(runtime::task::KIND.name));
+        self.mutation(
+            |field| {
+                let field = Field::new(field, task, move |ctx| {
+                    let shape = shape.clone();
+                    FieldFuture::new(async move {
+                        let mut body = Map::new();
+                        for name in ["selector", "names", "parallel", "on_error", "keep"] {
+                            if let Some(value) = argument(&ctx, name) {
+                                body.insert(name.into(), json(&value));
+                            }
+                        }
+                        if let (Some(shape), Some(value)) = (shape, argument(&ctx, "input")) {
+                            body.insert("params".into(), shape.take(&value));
+                        }
+                        let op = Op::Batch {
+                            kind: kind.name.into(),
+                            project: text(&ctx, "project"),
+                            verb: verb.into(),
+                            body: body.into(),
+                        };
+                        one(&ctx, op, true).await
+                    })
+                });
+                let mut field = in_project(kind, true, field)
+                    .argument(
+                        InputValue::new("selector", TypeRef::named("String"))
+                            .description("Those whose labels match. Give this or `names`."),
+                    )
+                    .argument(
+                        InputValue::new("names", TypeRef::named_nn_list("String"))
+                            .description("These, at most 500."),
+                    )
+                    .argument(
+                        InputValue::new("parallel", TypeRef::named("Int"))
+                            .description("How many at a time; 3 when absent, at most 100."),
+                    )
+                    .argument(
+                        InputValue::new("on_error", TypeRef::named("String")).description(
+                            "What to do when one fails: `stop` begins no other, `continue` goes on.",
+                        ),
+                    );
+                if let Some(input) = input {
+                    field = field.argument(InputValue::new("input", input));
+                }
+                if action.is_none() {
+                    field = field.argument(
+                        InputValue::new("keep", TypeRef::named_nn_list("String"))
+                            .description("Kinds of owned objects that stay."),
+                    );
+                }
+                forced(written(field)).description(match action {
+                    Some(action) => format!("Many {} as one task: {}", kind.plural, action.doc),
+                    None => format!("Delete many {} as one task.", kind.plural),
+                })
+            },
+            format!("{}{}Batch", lower_camel(kind.name), camel(verb)),
+        )
+    }
+}
+
+/// `force`, for what a claim of a task may refuse.
+fn forced(field: Field) -> Field {
+    field.argument(
+        InputValue::new("force", TypeRef::named("Boolean")).description(
+            "Cancel the task that holds what this needs, and wait until it has let go.",
+        ),
+    )
 }
 
 fn with_body(field: Field, spec: TypeRef) -> Field {

@@ -1,10 +1,10 @@
 //! The generic service: each call becomes a request for the gate.
 
-use super::convert::{json, object, status};
+use super::convert::{json as plain, object, status};
 use super::v1::watch_event::Type;
 use super::v1::{
-    ActRequest, CreateRequest, DeleteReply, DeleteRequest, GetRequest, Key, ListReply, ListRequest,
-    Object, PatchRequest, UpdateRequest, WatchEvent, WatchRequest, resources_server,
+    ActRequest, Batch, CreateRequest, DeleteReply, DeleteRequest, GetRequest, Key, ListReply,
+    ListRequest, Object, PatchRequest, UpdateRequest, WatchEvent, WatchRequest, resources_server,
 };
 use crate::app::Call;
 use crate::watch::parse_revision;
@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use model::{Error, ObjectRef, Result, Selector};
 use runtime::{Answer, Op, Query};
+use serde_json::{Value, json};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
@@ -61,7 +62,12 @@ fn target(key: Option<Key>) -> Result<ObjectRef> {
 impl<T> Asked<T> {
     /// Through the gate, and carried out.
     async fn run(&self, op: Op, dry_run: bool) -> Result<Answer> {
+        self.run_with(op, dry_run, false).await
+    }
+
+    async fn run_with(&self, op: Op, dry_run: bool, force: bool) -> Result<Answer> {
         let mut request = self.call.request(op)?;
+        request.force = force;
         request.if_match.clone_from(&self.if_match);
         request.idempotency.clone_from(&self.idempotency);
         request.dry_run = dry_run;
@@ -80,6 +86,31 @@ impl<T> Asked<T> {
         let run = async { one(self.run(op?, dry_run).await?) };
         self.reply(run.await)
     }
+}
+
+/// One verb over many objects.
+fn many(key: Option<Key>, verb: String, params: Value, batch: Batch) -> Result<Op> {
+    let target = target(key)?;
+    if !target.name.is_empty() {
+        return Err(Error::field("key.name", "cannot stand beside `batch`")
+            .hint("name the objects in batch.names"));
+    }
+    let mut body = json!({ "params": params, "names": batch.names, "keep": batch.keep });
+    if !batch.selector.is_empty() {
+        body["selector"] = batch.selector.into();
+    }
+    if batch.parallel > 0 {
+        body["parallel"] = batch.parallel.into();
+    }
+    if !batch.on_error.is_empty() {
+        body["on_error"] = batch.on_error.into();
+    }
+    Ok(Op::Batch {
+        kind: target.kind,
+        project: target.project,
+        verb,
+        body,
+    })
 }
 
 fn one(answer: Answer) -> Result<Object> {
@@ -151,7 +182,7 @@ impl resources_server::Resources for Resources {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Object>, Status> {
         let mut asked = take(request)?;
         let body = std::mem::take(&mut asked.body);
-        let op = json(body.object).map(|object| Op::Create {
+        let op = plain(body.object).map(|object| Op::Create {
             kind: body.kind,
             project: some(body.project),
             body: object,
@@ -166,7 +197,7 @@ impl resources_server::Resources for Resources {
         let op = || {
             Ok(Op::Update {
                 target: target(body.key)?,
-                body: json(body.object)?,
+                body: plain(body.object)?,
                 create,
             })
         };
@@ -179,7 +210,7 @@ impl resources_server::Resources for Resources {
         let op = || {
             Ok(Op::Patch {
                 target: target(body.key)?,
-                body: json(body.patch)?,
+                body: plain(body.patch)?,
             })
         };
         asked.one(op(), body.dry_run).await
@@ -196,7 +227,7 @@ impl resources_server::Resources for Resources {
                 target: target(body.key)?,
                 keep: body.keep,
             };
-            match asked.run(op, body.dry_run).await? {
+            match asked.run_with(op, body.dry_run, body.force).await? {
                 Answer::Deleted => Ok(DeleteReply {
                     gone: true,
                     object: None,
@@ -216,14 +247,16 @@ impl resources_server::Resources for Resources {
     async fn act(&self, request: Request<ActRequest>) -> Result<Response<Object>, Status> {
         let mut asked = take(request)?;
         let body = std::mem::take(&mut asked.body);
-        let op = || {
-            Ok(Op::Act {
+        let op = || match body.batch {
+            None => Ok(Op::Act {
                 target: target(body.key)?,
                 verb: body.verb,
-                params: json(body.params)?,
-            })
+                params: plain(body.params)?,
+            }),
+            Some(batch) => many(body.key, body.verb, plain(body.params)?, batch),
         };
-        asked.one(op(), body.dry_run).await
+        let run = async { one(asked.run_with(op()?, body.dry_run, body.force).await?) };
+        asked.reply(run.await)
     }
 
     type WatchStream = BoxStream<'static, Result<WatchEvent, Status>>;

@@ -170,6 +170,20 @@ fn paths_in(
         collection.insert("post".into(), create(kind, name));
     }
     paths.insert(base.to_owned(), collection.into());
+    let mut many = Vec::new();
+    if kind.allows(Verb::Delete) {
+        many.push(("delete", "Delete many as one task.".to_owned(), None));
+    }
+    for action in kind.actions {
+        let doc = format!("Over many as one task: {}", action.doc);
+        many.push((action.verb, doc, Some(action)));
+    }
+    for (verb, doc, action) in many {
+        paths.insert(
+            format!("{base}/actions/{verb}"),
+            json!({ "parameters": scope, "post": batch(kind, name, verb, &doc, action) }),
+        );
+    }
 
     let mut with_name = scope;
     with_name.push(parameter("name", "The name of the object."));
@@ -317,6 +331,7 @@ fn delete(kind: &Kind, name: &str) -> Value {
         "parameters": [
             dry_run(),
             if_match(),
+            force(),
             query("keep", json!({ "type": "string" }), "Kinds of owned objects that stay, joined by commas."),
         ],
         "responses": responses("202", "It is being deleted.", object(name), true),
@@ -335,7 +350,7 @@ fn act(kind: &Kind, name: &str, action: &Action) -> Value {
         "operationId": format!("{}{name}", lower(&camel(action.verb))),
         "tags": [kind.name],
         "summary": action.doc,
-        "parameters": [dry_run(), if_match(), idempotency()],
+        "parameters": [dry_run(), if_match(), idempotency(), force()],
         "requestBody": { "required": false, "content": content("application/json", &parts::plain(&(action.input)().to_value())) },
         "responses": responses("202", "A task carries it out.", task.clone(), true),
         "x-danger": action.danger,
@@ -347,6 +362,35 @@ fn act(kind: &Kind, name: &str, action: &Action) -> Value {
     out["responses"]["200"] =
         json!({ "description": "With dry_run: what would be.", "content": task });
     out
+}
+
+fn batch(kind: &Kind, name: &str, verb: &str, doc: &str, action: Option<&Action>) -> Value {
+    let task = content(
+        "application/json",
+        &json!({ "$ref": "#/components/schemas/Accepted" }),
+    );
+    let mut out = json!({
+        "operationId": format!("{}{name}Batch", lower(&camel(verb))),
+        "tags": [kind.name],
+        "summary": doc,
+        "parameters": [dry_run(), idempotency(), force()],
+        "requestBody": body("application/json", &json!({ "$ref": "#/components/schemas/BatchInput" })),
+        "responses": responses("202", "A task carries it out, with a child for each object.", task.clone(), true),
+        "x-danger": action.map_or(model::Danger::Destroys, |a| a.danger),
+    });
+    out["responses"]["202"]["headers"] =
+        json!({ "Location": { "$ref": "#/components/headers/Location" } });
+    out["responses"]["200"] = json!({ "description": "With dry_run: the objects, and what would become of each.", "content": task });
+    out
+}
+
+/// Cancels what stands in the way.
+fn force() -> Value {
+    query(
+        "force",
+        json!({ "type": "boolean", "default": false }),
+        "Cancel the task that holds what this needs, and wait until it has let go.",
+    )
 }
 
 fn streams(kind: &Kind, name: &str, stream: &StreamKind) -> Map<String, Value> {

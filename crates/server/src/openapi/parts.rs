@@ -125,6 +125,12 @@ pub(super) fn fixed_schemas() -> Map<String, Value> {
         "Metadata".into(),
         plain(&model::schema::of::<model::Meta>().to_value()),
     );
+    let mut batch = plain(&model::schema::of::<runtime::task::BatchInput>().to_value());
+    batch["properties"]["params"] = json!({
+        "type": "object",
+        "description": "Parameters of the action, as for one object; nothing with `delete`.",
+    });
+    out.insert("BatchInput".into(), batch);
     out.insert(
         "MetadataInput".into(),
         json!({

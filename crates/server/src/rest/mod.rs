@@ -77,6 +77,11 @@ pub(crate) async fn answer(
         }
         Route::Object { kind, target } => objects::one(&call, kind, target, request).await,
         Route::Action { target, verb } => objects::act(&call, target, verb, request).await,
+        Route::Batch {
+            kind,
+            project,
+            verb,
+        } => objects::batch(&call, kind, project, verb, request).await,
         Route::Stream { stream, target } => streams::answer(call, target, stream, request).await,
         Route::Ticket { stream, target } => streams::ticket(&call, target, stream),
     };

@@ -113,7 +113,7 @@ pub(super) async fn one(
             write(call, &parts.headers, &params, op).await
         }
         "DELETE" => {
-            let params = Params::read(&parts.uri, &["dry_run", "keep"])?;
+            let params = Params::read(&parts.uri, &["dry_run", "keep", "force"])?;
             let keep = keep(call, kind, &params.words("keep"))?;
             write(call, &parts.headers, &params, Op::Delete { target, keep }).await
         }
@@ -184,7 +184,7 @@ pub(super) async fn act(
     verb: String,
     request: Request<Body>,
 ) -> Outcome {
-    let params = Params::read(request.uri(), &["dry_run"])?;
+    let params = Params::read(request.uri(), &["dry_run", "force"])?;
     let (parts, body) = request.into_parts();
     call.need(&target.kind, &verb)?;
     let input = read_json(call, &parts.headers, body, &["application/json"]).await?;
@@ -196,10 +196,40 @@ pub(super) async fn act(
     write(call, &parts.headers, &params, op).await
 }
 
+/// `POST` on one verb over many objects of a kind.
+pub(super) async fn batch(
+    call: &Call,
+    kind: &'static Kind,
+    project: Option<String>,
+    verb: String,
+    request: Request<Body>,
+) -> Outcome {
+    let params = Params::read(request.uri(), &["dry_run", "force"])?;
+    let (parts, body) = request.into_parts();
+    call.need(kind.name, &verb)?;
+    let mut body = read_json(call, &parts.headers, body, &["application/json"]).await?;
+    // The words for what stays are those of a single deletion.
+    if let Some(words) = body.get("keep").and_then(Value::as_array) {
+        let words: Vec<String> = words
+            .iter()
+            .filter_map(|w| w.as_str().map(str::to_owned))
+            .collect();
+        body["keep"] = keep(call, kind, &words)?.into();
+    }
+    let op = Op::Batch {
+        kind: kind.name.into(),
+        project,
+        verb,
+        body,
+    };
+    write(call, &parts.headers, &params, op).await
+}
+
 /// Everything that writes: preconditions and dry run come from headers and parameters.
 async fn write(call: &Call, headers: &HeaderMap, params: &Params, op: Op) -> Outcome {
     let mut request = call.request(op)?;
     request.dry_run = params.flag("dry_run")?;
+    request.force = params.flag("force")?;
     request.if_match = if_match(headers)?;
     request.idempotency = text(headers, "idempotency-key")?;
     let dry_run = request.dry_run;

@@ -6,6 +6,7 @@
 //! projects/{project}/{plural}               the objects of a project
 //! projects/{project}/{plural}/{name}        one of them
 //! .../{name}/actions/{verb}
+//! .../{plural}/actions/{verb}               one verb over many of them (a declared action, or `delete`)
 //! .../{name}/streams/{stream}[/ticket]
 //! registry  surfaces  whoami  login  login/code  watch  events  explain/{kind}/{project or -}/{name}
 //! ```
@@ -47,6 +48,11 @@ pub(crate) enum Route {
         target: ObjectRef,
         verb: String,
     },
+    Batch {
+        kind: &'static Kind,
+        project: Option<String>,
+        verb: String,
+    },
     Stream {
         stream: &'static StreamKind,
         target: ObjectRef,
@@ -69,7 +75,11 @@ impl Route {
             | Route::Explain { .. } => {
                 vec![Method::GET]
             }
-            Route::Login | Route::LoginCode | Route::Action { .. } | Route::Ticket { .. } => {
+            Route::Login
+            | Route::LoginCode
+            | Route::Action { .. }
+            | Route::Batch { .. }
+            | Route::Ticket { .. } => {
                 vec![Method::POST]
             }
             Route::Objects { kind, .. } => {
@@ -132,6 +142,7 @@ impl Route {
                 _ => "get",
             },
             Route::Action { .. } => "act",
+            Route::Batch { .. } => "batch",
             Route::Stream { .. } => "stream",
             Route::Ticket { .. } => "ticket",
         }
@@ -165,7 +176,12 @@ pub(crate) fn parse(registry: &Registry, rest: &str) -> Result<Route> {
             })
         }
         // `projects` may itself be the plural of a kind: then two words, and four with `actions` or `streams`, are
-        // about the object. No plural may be one of those words, so nothing is ambiguous.
+        // about the object, and three with `actions` in the middle about many. No plural may be one of those words, so
+        // only a project called `actions` would be in doubt, and a plural after it says that it is meant.
+        [PROJECTS, "actions", verb] if registry.by_plural(verb).is_err() => {
+            let kind = registry.by_plural(PROJECTS)?.kind();
+            objects(kind, None, &["actions", verb])
+        }
         [PROJECTS, project, plural, below @ ..] if !RESERVED.contains(plural) => {
             let kind = registry.by_plural(plural)?.kind();
             objects(kind, Some((*project).into()), below)
@@ -194,6 +210,11 @@ fn objects(kind: &'static Kind, project: Option<String>, below: &[&str]) -> Resu
     };
     match below {
         [] => Ok(Route::Objects { kind, project }),
+        ["actions", verb] => Ok(Route::Batch {
+            kind,
+            project,
+            verb: (*verb).into(),
+        }),
         [name] => Ok(Route::Object {
             kind,
             target: target(name),

@@ -125,7 +125,7 @@ async fn one_id_goes_through_every_hop() {
         }),
         verb: "dim".into(),
         params: Some(params),
-        dry_run: false,
+        ..ActRequest::default()
     });
     for (name, value) in traced("f-grpc") {
         request.metadata_mut().insert(name, value.parse().unwrap());

@@ -30,7 +30,7 @@ impl House {
     }
 }
 
-fn key(name: &str) -> Option<Key> {
+pub fn key(name: &str) -> Option<Key> {
     Some(Key {
         kind: "lamp".into(),
         project: "default".into(),
@@ -38,7 +38,7 @@ fn key(name: &str) -> Option<Key> {
     })
 }
 
-fn fields(pairs: &[(&str, Kind)]) -> Struct {
+pub fn fields(pairs: &[(&str, Kind)]) -> Struct {
     Struct {
         fields: pairs
             .iter()
@@ -152,7 +152,7 @@ async fn all_surfaces_decide_alike() {
             key: key(name),
             verb: "dim".into(),
             params: Some(params),
-            dry_run: false,
+            ..ActRequest::default()
         });
         request
             .metadata_mut()

@@ -5,7 +5,7 @@ use crate::demo;
 use identity::{Ca, CaConfig};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use runtime::audit::{AuditTrail, FileTrail, Trail};
-use runtime::{Authority, Clock, CxBuilder, Engine, Place, Registry, Seal, SystemClock};
+use runtime::{Authority, Clock, Cx, CxBuilder, Engine, Place, Registry, Seal, SystemClock};
 use serde_json::{Value, json};
 use server::{Ended, Limits, Listeners, Server};
 use std::net::SocketAddr;
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub struct House {
+    pub cx: Cx,
     pub ca: Arc<Ca>,
     pub https: SocketAddr,
     pub grpc: SocketAddr,
@@ -90,7 +91,7 @@ impl House {
         let grpc = listeners.bind_grpc(any).await.unwrap();
         let unix = dir.path().join("api.sock");
         listeners.bind_unix(&unix).await.unwrap();
-        let server = Server::builder(cx, ca.clone())
+        let server = Server::builder(cx.clone(), ca.clone())
             .limits(limits)
             .owner(nix::unistd::getuid().as_raw())
             .build()
@@ -98,6 +99,7 @@ impl House {
         let stop = CancellationToken::new();
         let serving = tokio::spawn(server.serve(listeners, stop.clone()));
         House {
+            cx,
             client: client(&ca, Some(&identity)),
             ca,
             https,

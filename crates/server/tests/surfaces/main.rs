@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod abuse;
+mod alike;
+mod batches;
 mod bounds;
 mod demo;
 mod follow;

@@ -281,6 +281,7 @@ async fn an_import_survives_a_crash_at_every_commit() {
         target: target("image", "a"),
         verb: "import",
         params: json!({}),
+        batch: false,
         failing: &[],
         holds: &|cx, _| consistent(cx, &here().join("pools/default")),
     };

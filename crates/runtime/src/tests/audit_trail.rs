@@ -1,0 +1,184 @@
+//! The audit pair: an intent on disk before the change, an outcome after it, also after a crash between the two.
+
+use super::demo::*;
+use crate::audit::{FileTrail, Phase, Row, Trail};
+use crate::*;
+use futures::future::BoxFuture;
+use model::What;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use store::Memory;
+use store::memory::{Fault, Faults};
+
+async fn trail(dir: &Path) -> Arc<FileTrail> {
+    Arc::new(FileTrail::open(dir).await.unwrap())
+}
+
+/// The rows about what people asked for: our own loops write some too.
+async fn people(trail: &dyn Trail) -> Vec<Row> {
+    let mut rows = trail.last(1000).await;
+    rows.retain(|r| r.actor == "tester");
+    rows
+}
+
+fn words(rows: &[Row]) -> Vec<String> {
+    let word = |r: &Row| {
+        let phase = match r.phase {
+            Phase::Intent => "intent",
+            Phase::Outcome => "outcome",
+        };
+        let result = r.result.as_deref().unwrap_or_default();
+        format!("{phase} {} {result}", r.action).trim().to_owned()
+    };
+    rows.iter().map(word).collect()
+}
+
+#[tokio::test]
+async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = trail(dir.path()).await;
+    let cx = start_with(Memory::new(), Arc::default(), Some(kept.clone())).await;
+    create(&cx, "a", json!({ "pin": "hush-1", "pni": "hush-2" }))
+        .await
+        .unwrap_err();
+    create(&cx, "a", json!({ "pin": "hush-3", "brightness": 7 }))
+        .await
+        .unwrap();
+    ask(&cx, Op::Get { target: lamp("a") }).await.unwrap();
+    act_with(&cx, lamp("a"), "glow", json!({ "to": 5, "word": "hush-4" }))
+        .await
+        .unwrap();
+    act(&cx, "nobody", "switch-on").await.unwrap_err();
+    let rows = people(&*kept).await;
+    assert_eq!(
+        words(&rows),
+        [
+            "intent lamp.create",
+            "outcome lamp.create INVALID",
+            "intent lamp.create",
+            "outcome lamp.create ok",
+            "intent lamp.glow",
+            "outcome lamp.glow ok",
+            "intent lamp.switch-on",
+            "outcome lamp.switch-on NOT_FOUND",
+        ]
+    );
+    for pair in rows.chunks(2) {
+        assert!(pair[0].change.is_some() && pair[0].change == pair[1].change);
+        assert_eq!(pair[0].request_id, "r1");
+        assert_eq!(pair[0].asked, pair[1].asked);
+    }
+    assert_eq!(
+        rows[2].params["spec"],
+        json!({ "pin": "***", "brightness": 7 })
+    );
+    assert_eq!(rows[4].params, json!({ "to": 5, "word": "***" }));
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&bytes).contains("hush"));
+    }
+}
+
+/// Keeps rows until the process "dies": then it is as gone as the store.
+struct Mortal(Arc<FileTrail>, Faults);
+
+impl Trail for Mortal {
+    fn keep(&self, row: Row, durable: bool) -> BoxFuture<'_, model::Result<()>> {
+        match self.1.has_crashed() {
+            true => Box::pin(async { Ok(()) }),
+            false => self.0.keep(row, durable),
+        }
+    }
+    fn last(&self, limit: usize) -> BoxFuture<'_, Vec<Row>> {
+        self.0.last(limit)
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_between_the_two_the_outcome_is_found_out() {
+    for (fault, word) in [
+        (Fault::CrashBefore, "INTERRUPTED"),
+        (Fault::CrashAfter, "ok"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = trail(dir.path()).await;
+        let faults = Faults::new();
+        let store = Memory::with_faults(faults.clone());
+        let mortal = Arc::new(Mortal(kept.clone(), faults.clone()));
+        let cx = start_with(store.clone(), Arc::default(), Some(mortal)).await;
+        faults.order(faults.commits() + 1, fault);
+        create(&cx, "a", json!({})).await.unwrap_err();
+        cx.life().stop(std::time::Duration::from_secs(5)).await;
+        assert_eq!(words(&people(&*kept).await), ["intent lamp.create"]);
+
+        let mut store = store;
+        for _ in 0..2 {
+            store = store.restart(Faults::new());
+            let cx = start_with(store.clone(), Arc::default(), Some(kept.clone())).await;
+            let there = cx.get::<Lamp>(Some("default"), "a").is_some();
+            assert_eq!(there, word == "ok");
+            let rows = people(&*kept).await;
+            let expected = format!("outcome lamp.create {word}");
+            assert_eq!(words(&rows), ["intent lamp.create", &*expected]);
+            assert!(rows[1].recovered && rows[0].change == rows[1].change);
+            cx.life().stop(std::time::Duration::from_secs(5)).await;
+        }
+    }
+}
+
+/// Cannot keep anything.
+struct Full;
+
+impl Trail for Full {
+    fn keep(&self, _: Row, _: bool) -> BoxFuture<'_, model::Result<()>> {
+        Box::pin(async { Err(model::Error::unavailable("the disk is full")) })
+    }
+    fn last(&self, _: usize) -> BoxFuture<'_, Vec<Row>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn without_an_intent_nothing_is_changed() {
+    let cx = start_with(Memory::new(), Arc::default(), Some(Arc::new(Full))).await;
+    let before = cx.revision();
+    let error = create(&cx, "a", json!({})).await.unwrap_err();
+    assert!(matches!(error.what, What::Unavailable(_)), "{error}");
+    assert_eq!(cx.revision(), before);
+    assert!(cx.list::<Lamp>(None).is_empty());
+}
+
+#[tokio::test]
+async fn each_object_of_a_batch_has_its_pair_in_the_name_of_who_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = trail(dir.path()).await;
+    let cx = start_with(Memory::new(), Arc::default(), Some(kept.clone())).await;
+    create(&cx, "a", json!({})).await.unwrap();
+    create(&cx, "b", json!({})).await.unwrap();
+    let batch = Op::Batch {
+        kind: "lamp".into(),
+        project: Some("default".into()),
+        verb: "switch-on".into(),
+        body: json!({ "names": ["a", "b"] }),
+    };
+    let Answer::Accepted { task } = ask(&cx, batch).await.unwrap() else {
+        panic!("a batch is a task")
+    };
+    let task: Value = serde_json::from_slice(&task).unwrap();
+    let target = model::ObjectRef {
+        kind: "task".into(),
+        name: task["metadata"]["name"].as_str().unwrap().into(),
+        ..lamp("x")
+    };
+    ended(&cx, &target).await;
+    let rows = people(&*kept).await;
+    let of = |name: Option<&str>| {
+        let mine = |r: &&Row| r.action == "lamp.switch-on" && r.name.as_deref() == name;
+        let rows: Vec<&Row> = rows.iter().filter(mine).collect();
+        assert!(rows.iter().all(|r| r.request_id == "r1"));
+        rows.len()
+    };
+    assert_eq!((of(None), of(Some("a")), of(Some("b"))), (2, 2, 2));
+}
