@@ -14,12 +14,15 @@ use parking_lot::Mutex;
 use runtime::law::{self, Scene};
 use runtime::node::{Facts, NodeStatus};
 use runtime::task::TaskState;
-use runtime::{Actor, Cx, CxBuilder, Engine, Op, Request, Run, Surface, node};
+use runtime::{Actor, Cx, CxBuilder, Engine, Op, Registry, Request, Run, Surface, node};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use store::{Sqlite, Store, sqlite};
+
+/// Compiling its schemas costs more than a procedure: it is made once for all processes of the law.
+static REGISTRY: LazyLock<Registry> = LazyLock::new(|| kinds::registry().unwrap());
 
 /// What outlives our processes.
 struct Outside {
@@ -49,7 +52,7 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         cache: outside.folder.path().join("cache"),
         fetch: storage::FetchLimits::default(),
     };
-    let cx = CxBuilder::new(kinds::registry().unwrap(), store)
+    let cx = CxBuilder::new(REGISTRY.clone(), store)
         .part(Arc::new(Facts::new(NodeStatus::default())))
         .part(Arc::new(Guests::new(outside.guests.clone())))
         .part(Arc::new(local))
@@ -225,9 +228,8 @@ fn params(action: &Action) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_procedure_of_the_registry_survives_a_crash_at_every_commit() {
-    let registry = kinds::registry().unwrap();
     let mut tried = Vec::new();
-    for declared in registry.iter() {
+    for declared in REGISTRY.iter() {
         let kind = declared.kind();
         for action in kind.actions {
             let Some(Run::Procedure(_)) = declared.subsystem.run(action.verb) else {
