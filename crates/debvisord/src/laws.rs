@@ -213,7 +213,7 @@ async fn until(cx: &Cx, kind: &str, so: impl Fn(&Value) -> bool) {
 async fn online(cx: &Cx) {
     let mut deltas = cx.cache().subscribe();
     let looking = async {
-        let is = |node: &runtime::node::NodeStatus| node.state == runtime::node::NodeState::Online;
+        let is = |it: &NodeStatus| it.state == node::NodeState::Online;
         while !cx
             .get::<node::Node>(None, cx.node())
             .is_some_and(|n| n.status.as_ref().is_some_and(is))
