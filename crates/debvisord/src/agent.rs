@@ -144,16 +144,16 @@ async fn wait_for(store: &RemoteStore, run_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// One agent per state folder.
-fn lock(state: &Path) -> anyhow::Result<nix::fcntl::Flock<File>> {
+/// One agent per state folder, for as long as the file is open.
+fn lock(state: &Path) -> anyhow::Result<File> {
     let path = state.join("agent.lock");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+    match store::lock_file(&file) {
+        Ok(true) => Ok(file),
+        Ok(false) => bail!(
             "another agent works on {}: stop it, or give this instance another name",
             state.display()
         ),
-        Err((_, e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
     }
 }

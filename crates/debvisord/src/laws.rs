@@ -79,8 +79,6 @@ const SETTINGS: &[Setting] = &[
         kind: "vm",
         setup: |cx, _| {
             Box::pin(async move {
-                // A VM that is there before the controllers listen is placed at the node's next change.
-                online(&cx).await;
                 create(&cx, "vm", json!({ "power": "on" })).await?;
                 until(&cx, "vm", |o| o["status"]["state"] == "running").await;
                 Ok(())
@@ -207,22 +205,6 @@ async fn until(cx: &Cx, kind: &str, so: impl Fn(&Value) -> bool) {
         found.is_ok(),
         "{kind} never came to what the law needs: {last:#?}"
     );
-}
-
-/// Waits until the node is online.
-async fn online(cx: &Cx) {
-    let mut deltas = cx.cache().subscribe();
-    let looking = async {
-        let is = |it: &NodeStatus| it.state == node::NodeState::Online;
-        while !cx
-            .get::<node::Node>(None, cx.node())
-            .is_some_and(|n| n.status.as_ref().is_some_and(is))
-        {
-            deltas.recv().await.unwrap();
-        }
-    };
-    let found = tokio::time::timeout(Duration::from_secs(60), looking).await;
-    assert!(found.is_ok(), "the node never came online");
 }
 
 /// The parameters of an action's first example: `dvctl vm file-read web1 --path /etc/hostname`.

@@ -133,7 +133,14 @@ async fn run(
         }
     }
     let state = state.unwrap_or(TaskState::Failed);
-    (scene.holds)(&cx, state).map_err(|why| format!("task {}: {why}", state.word()))?;
+    // What a procedure has begun, a controller may still be ending.
+    let end = tokio::time::Instant::now() + Duration::from_secs(30);
+    while let Err(why) = (scene.holds)(&cx, state) {
+        if tokio::time::Instant::now() > end {
+            return Err(format!("task {}: {why}", state.word()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let row = cx.cache().row(
         &scene.target.kind,
         &crate::object_key(

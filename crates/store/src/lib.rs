@@ -7,6 +7,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod conformance;
+mod folder_lock;
 mod history;
 mod key;
 mod leases;
@@ -19,6 +20,7 @@ pub mod streams;
 mod txn;
 
 pub use clock::Clock;
+pub use folder_lock::lock_file;
 pub use key::{Key, Prefix};
 pub use memory::Memory;
 pub use sqlite::Sqlite;

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use model::{Condition, ConditionStatus, Error, Kind, ObjectRef, Resource, Result, What};
 use runtime::Key;
 use runtime::node::{Node, NodeState, Schedulable};
-use runtime::{Controller, Cx, Next, Obj, Op, Watch, object_key, object_ref};
+use runtime::{Controller, Cx, Next, Obj, Op, Watch, object_ref};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -23,23 +23,7 @@ impl Controller for Placement {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![
-            Watch::Map(Vm::KIND.name, |_, key| {
-                let vm = object_ref(key);
-                vm.map(|vm| object_key(KIND.name, vm.project.as_deref(), &vm.name))
-                    .into_iter()
-                    .collect()
-            }),
-            Watch::Map(Node::KIND.name, |cx, _| {
-                let vms = cx.list::<Vm>(None);
-                vms.iter()
-                    .map(|vm| {
-                        let project = vm.metadata.project.as_deref();
-                        object_key(KIND.name, project, &vm.metadata.name)
-                    })
-                    .collect()
-            }),
-        ]
+        vec![Watch::Twin(Vm::KIND.name), Watch::All(Node::KIND.name)]
     }
 
     fn reconcile<'a>(&'a self, cx: &'a Cx, key: &'a Key) -> BoxFuture<'a, Result<Next>> {

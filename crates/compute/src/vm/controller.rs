@@ -14,7 +14,7 @@ use model::{Kind, Resource, Result, Timestamp};
 use parking_lot::Mutex;
 use runtime::Key;
 use runtime::event::Severity;
-use runtime::{Controller, Cx, Next, Obj, Watch, object_key, object_ref};
+use runtime::{Controller, Cx, Next, Obj, Watch, object_ref};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::volume::Volume;
@@ -53,12 +53,7 @@ impl Controller for Driver {
             Watch::Owners(Volume::KIND.name),
             Watch::Referrers(Volume::KIND.name),
             Watch::Referrers(network::network::KIND.name),
-            Watch::Map(Assignment::KIND.name, |_, key| {
-                let it = object_ref(key);
-                it.map(|it| object_key(KIND.name, it.project.as_deref(), &it.name))
-                    .into_iter()
-                    .collect()
-            }),
+            Watch::Twin(Assignment::KIND.name),
         ]
     }
 

@@ -3,7 +3,7 @@
 use super::command::*;
 use super::flag::{ACTION, Flag, flags_of};
 use crate::registry::{ActionDef, KindDef, StreamDef};
-use clap::{Arg, ArgAction, Command, ValueHint};
+use clap::{Arg, ArgAction, ArgGroup, Command, ValueHint};
 
 pub(super) fn name_arg(kind: &KindDef, many: bool) -> Arg {
     let arg = Arg::new("name").value_name("NAME").required(true);
@@ -179,11 +179,12 @@ fn selecting(command: Command) -> Command {
 /// Flags of one verb over many objects; the names may be absent then.
 fn many(command: Command) -> Command {
     selecting(command.next_help_heading("Many at once"))
-        .mut_arg("name", |arg| {
-            arg.required(false)
-                .required_unless_present("selector")
-                .conflicts_with("selector")
-        })
+        .mut_arg("name", |arg| arg.required(false))
+        .group(
+            ArgGroup::new("targets")
+                .args(["name", "selector"])
+                .required(true),
+        )
         .arg(
             Arg::new("parallel")
                 .long("parallel")

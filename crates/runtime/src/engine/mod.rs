@@ -10,7 +10,7 @@ mod queue;
 pub(crate) use cascade::OWNED;
 
 use crate::trace::Cause;
-use crate::{Cx, Delta, Place, Trace, object_ref};
+use crate::{Cx, Delta, Place, Trace, object_key, object_ref};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use model::{Error, Kind, Result};
@@ -50,7 +50,11 @@ pub enum Watch {
     Referrers(&'static str),
     /// A change of an object of this kind wakes the one of mine that it belongs to.
     Owners(&'static str),
-    /// A change of an object of this kind wakes these.
+    /// A change of an object of this kind wakes the one of mine with the same name, also when mine is not made yet.
+    Twin(&'static str),
+    /// A change of an object of this kind wakes all of mine, and the twins of those that are not made yet.
+    All(&'static str),
+    /// A change of an object of this kind wakes these, which exist.
     Map(&'static str, fn(&Cx, &Key) -> Vec<Key>),
 }
 
@@ -107,12 +111,8 @@ async fn feed(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
     let watches = controller.watches();
     let mut deltas = cx.cache().subscribe();
     let mut wakes = cx.wakes();
-    let all = |queue: &Queue| {
-        for row in cx.cache().rows(own, None) {
-            queue.push(row.key.clone());
-        }
-    };
-    all(&queue);
+    let all = || every(&cx, own, &watches, &queue);
+    all();
     let mut timer = tokio::time::interval(controller.resync().max(Duration::from_secs(1)));
     timer.reset();
     let stop = cx.shutdown();
@@ -122,23 +122,44 @@ async fn feed(cx: Cx, controller: Arc<dyn Controller>, queue: Arc<Queue>) {
                 queue.close();
                 return;
             }
-            _ = timer.tick() => all(&queue),
+            _ = timer.tick() => all(),
             key = wakes.recv() => match key {
                 Ok(key) => {
                     if object_ref(&key).is_some_and(|r| r.kind == own) {
                         queue.push_now(key);
                     }
                 }
-                Err(RecvError::Lagged(_)) => all(&queue),
+                Err(RecvError::Lagged(_)) => all(),
                 Err(RecvError::Closed) => return,
             },
             delta = deltas.recv() => match delta {
                 Ok(delta) => wake(&cx, own, &watches, &delta, &queue),
-                Err(RecvError::Lagged(_)) => all(&queue),
+                Err(RecvError::Lagged(_)) => all(),
                 Err(RecvError::Closed) => return,
             },
         }
     }
+}
+
+/// Queues all that there is to look at: what was changed while nobody listened has no delta any more.
+fn every(cx: &Cx, own: &str, watches: &[Watch], queue: &Queue) {
+    for row in cx.cache().rows(own, None) {
+        queue.push(row.key.clone());
+    }
+    for watch in watches {
+        if let Watch::Twin(kind) = watch {
+            for row in cx.cache().rows(kind, None) {
+                if let Some(key) = twin(own, &row.key) {
+                    queue.push(key);
+                }
+            }
+        }
+    }
+}
+
+/// The key of the object of this kind with the same name.
+fn twin(own: &str, of: &Key) -> Option<Key> {
+    object_ref(of).map(|it| object_key(own, it.project.as_deref(), &it.name))
 }
 
 fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
@@ -176,6 +197,12 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
                     queue.push_now(owner);
                 }
             }
+            Watch::Twin(kind) if *kind == delta.kind => {
+                if let Some(key) = twin(own, &delta.key) {
+                    queue.push_now(key);
+                }
+            }
+            Watch::All(kind) if *kind == delta.kind => every(cx, own, watches, queue),
             Watch::Map(kind, map) if *kind == delta.kind => {
                 for key in map(cx, &delta.key) {
                     queue.push_now(key);

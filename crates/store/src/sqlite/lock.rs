@@ -1,7 +1,7 @@
 //! One daemon per state folder: an advisory lock that the kernel releases when its holder dies.
 
 use crate::{Result, StoreError};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
@@ -31,9 +31,9 @@ impl Lock {
             .open(&path)
             .map_err(|e| failed("open", &e))?;
         own_as_folder(dir, &path).map_err(|e| failed("give its folder's owner", &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        match crate::lock_file(&file) {
+            Ok(true) => {}
+            Ok(false) => {
                 let mut holder = String::new();
                 let holder = match file.read_to_string(&mut holder) {
                     Ok(_) if !holder.trim().is_empty() => format!("process {}", holder.trim()),
@@ -45,7 +45,7 @@ impl Lock {
                     dir.display()
                 )));
             }
-            Err(TryLockError::Error(e)) => return Err(failed("lock", &e)),
+            Err(e) => return Err(failed("lock", &e)),
         }
         // The number is only for people; the lock itself is the kernel's.
         let told = file

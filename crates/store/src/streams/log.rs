@@ -81,10 +81,8 @@ impl Log {
         let failed = |error| StreamError::io("opening", dir, error);
         fs::create_dir_all(dir).map_err(failed)?;
         let lock = File::open(dir).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(StreamError::InUse(dir.to_owned())),
-            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        if !crate::lock_file(&lock).map_err(failed)? {
+            return Err(StreamError::InUse(dir.to_owned()));
         }
         let (mut closed, open) = survey(dir)?;
         let known = closed.last().map_or(1, |s: &Shut| s.last + 1);

@@ -142,6 +142,7 @@ pub static RUNS: &[(&str, Run)] = &[
 pub static UNDOS: &[&Undo] = &[&agent::THAW];
 
 use super::hypervisor::{Ask, Guests, Reply, VmId};
+use super::rules::Guest;
 use super::rules::allowed;
 use super::types::VmStatus;
 use super::{Vm, VmSpec};
@@ -196,4 +197,10 @@ async fn ask(proc: &Proc, id: &VmId, what: Ask) -> Result<Reply> {
     // After a restart of ours the guest may not have been taken up yet.
     guests.look(proc.cx(), id).await?;
     guests.ask(id, what).await
+}
+
+/// Whether there is a guest whose CPUs run or could run.
+async fn runs(proc: &Proc, id: &VmId) -> Result<bool> {
+    let view = Guests::of(proc.cx())?.look(proc.cx(), id).await?;
+    Ok(!matches!(view.guest, Guest::Absent | Guest::Ended(_)))
 }

@@ -2,7 +2,7 @@
 
 use super::super::hypervisor::Ask;
 use super::super::types::State;
-use super::{ask, may, target};
+use super::{ask, may, runs, target};
 use model::{Action, Danger, Error, Result, WorkStyle, schema};
 use runtime::Proc;
 use schemars::JsonSchema;
@@ -91,7 +91,11 @@ pub(super) async fn reboot(proc: Proc) -> Result<Value> {
         if vm.status.as_ref().is_some_and(|s| s.incarnation > boot) {
             return Ok(());
         }
-        ask(&proc, &id, Ask::Reboot).await.map(drop)
+        match ask(&proc, &id, Ask::Reboot).await {
+            // Asked before a crash of ours, it is on its way by now; how that ends is seen below.
+            Err(_) if !runs(&proc, &id).await? => Ok(()),
+            asked => asked.map(drop),
+        }
     })
     .await?;
     proc.step("wait", || async {
