@@ -106,7 +106,7 @@ restart_loses_nothing() {
 back_after_reboot() {
     until_true 90 ready
     until_true 120 is .status.state running
-    until_true 120 dvctl vm exec web1 -- true
+    until_true 240 dvctl vm exec web1 -- true
     # A status from before the reboot would name the boot before.
     is .status.boot "$(cat /proc/sys/kernel/random/boot_id)"
 }
