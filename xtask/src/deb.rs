@@ -29,7 +29,6 @@ const DEPENDS: &[&str] = &[
     "nftables",
     "iproute2",
     "genisoimage",
-    "util-linux",
     "systemd | systemd-standalone-sysusers",
 ];
 
@@ -141,6 +140,10 @@ const FILES: &[Item] = &[
         from: "LICENSE",
         to: "usr/share/doc/debvisor/LICENSE",
     },
+    Item {
+        from: "packaging/debian/lintian-overrides",
+        to: "usr/share/lintian/overrides/debvisor",
+    },
 ];
 
 fn fill(stage: &Path, built: &Path) -> Result<()> {
@@ -164,14 +167,19 @@ fn fill(stage: &Path, built: &Path) -> Result<()> {
         )?;
         fs::set_permissions(&to, PermissionsExt::from_mode(0o755))?;
     }
-    let changes =
-        fs::read(tree::root().join("CHANGELOG.md")).context("cannot read CHANGELOG.md")?;
-    put(
-        stage,
-        "usr/share/doc/debvisor/changelog.gz",
-        &gzip(&changes)?,
-        0o644,
-    )?;
+    for (from, to) in [
+        ("packaging/debian/changelog", "changelog.gz"),
+        ("CHANGELOG.md", "NEWS.gz"),
+    ] {
+        let text =
+            fs::read(tree::root().join(from)).with_context(|| format!("cannot read {from}"))?;
+        put(
+            stage,
+            &format!("usr/share/doc/debvisor/{to}"),
+            &gzip(&text)?,
+            0o644,
+        )?;
+    }
     put(
         stage,
         "usr/share/man/man8/debvisord.8.gz",
