@@ -1,6 +1,6 @@
 //! Starts QEMU by hand with the command line of a guest that DebVisor runs: what our own work is measured beside.
 //!
-//! Files that our QEMU got as open descriptors are opened again by a shell at the same numbers; its sockets and logs go to a folder of the benchmark.
+//! Files that our QEMU got as open descriptors are opened again at the same numbers; its sockets and logs go to a folder of the benchmark.
 
 use std::{
     fs,
@@ -15,8 +15,8 @@ use crate::sh;
 /// The command line of a running QEMU, to be started again elsewhere.
 pub struct Line {
     words: Vec<String>,
-    /// Descriptor, file, whether it is only read.
-    files: Vec<(u32, PathBuf, bool)>,
+    /// Descriptor, file, flags of open(2): the access mode and O_DIRECT.
+    files: Vec<(u32, PathBuf, u32)>,
     run_dir: PathBuf,
 }
 
@@ -29,17 +29,22 @@ impl Line {
             .split(|&byte| byte == 0)
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect();
-        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        // Our QEMU is started standing still and told to go on over QMP; by hand it goes at once.
+        let words: Vec<_> = words
+            .into_iter()
+            .filter(|word| !word.is_empty() && word != "-S")
+            .collect();
+        // QEMU has duplicated what it was handed and closed the numbers: found again by what they are.
+        let held = disks_of(pid)?;
         let mut files = Vec::new();
-        for word in &words {
-            let Some(number) = word
-                .strip_prefix("fd=")
-                .and_then(|rest| rest.split(',').next()?.parse().ok())
-            else {
-                continue;
-            };
-            let path = fs::read_link(format!("/proc/{pid}/fd/{number}"))?;
-            files.push((number, path, read_only(pid, number)?));
+        for word in words.iter().filter(|word| word.starts_with("fd=")) {
+            let number = word[3..].split(',').next().unwrap_or_default().parse()?;
+            let written = word.ends_with("-0");
+            let (path, flags) = held
+                .iter()
+                .find(|(_, flags)| (flags & 3 != 0) == written)
+                .with_context(|| format!("no open file for `{word}`"))?;
+            files.push((number, path.clone(), *flags));
         }
         if let Some(word) = words
             .iter()
@@ -69,7 +74,7 @@ impl Line {
     pub fn written(&self) -> impl Iterator<Item = &Path> {
         self.files
             .iter()
-            .filter(|(_, _, read_only)| !read_only)
+            .filter(|(_, _, flags)| flags & 3 != 0)
             .map(|(_, path, _)| path.as_path())
     }
 
@@ -91,14 +96,19 @@ impl Line {
         paused: bool,
         disk_of: impl Fn(&Path) -> PathBuf,
     ) -> Result<Child> {
-        let mut script = String::from("exec \"$@\"");
-        for (number, path, read_only) in &self.files {
-            let (path, sign) = if *read_only {
-                (path.clone(), "<")
-            } else {
-                (disk_of(path), "<>")
+        // A shell cannot open with O_DIRECT, which QEMU wants to find on what it is handed; perl is on every Debian.
+        const OPEN: &str = "for (1..shift) { my ($to, $flags, $path) = splice(@ARGV, 0, 3); my $fd = POSIX::open($path, $flags) // die \"$path: $!\"; POSIX::dup2($fd, $to); POSIX::close($fd) } exec @ARGV";
+        let mut opened = vec![self.files.len().to_string()];
+        for (number, path, flags) in &self.files {
+            let path = match flags & 3 {
+                0 => path.clone(),
+                _ => disk_of(path),
             };
-            script.push_str(&format!(" {number}{sign}'{}'", path.display()));
+            opened.extend([
+                number.to_string(),
+                flags.to_string(),
+                path.display().to_string(),
+            ]);
         }
         let from = self.run_dir.display().to_string();
         let to = folder.display().to_string();
@@ -106,12 +116,17 @@ impl Line {
             let names = at > 0 && self.words[at - 1] == "-name";
             if names {
                 format!("guest={name}")
+            } else if word.starts_with("socket,id=serial") {
+                // What our console writes down, QEMU itself does here.
+                let log = folder.join("console.log");
+                format!("{},logfile={}", word.replace(&from, &to), log.display())
             } else {
                 word.replace(&from, &to)
             }
         });
-        Command::new("bash")
-            .args(["-c", &script, "bash"])
+        Command::new("perl")
+            .args(["-MPOSIX", "-e", OPEN])
+            .args(opened)
             .args(words)
             .args(paused.then_some("-S"))
             .stdin(Stdio::null())
@@ -122,14 +137,36 @@ impl Line {
     }
 }
 
-fn read_only(pid: u32, number: u32) -> Result<bool> {
+/// The disks that a process has open, with the flags it holds them by: the one with `O_DIRECT` where there are several.
+fn disks_of(pid: u32) -> Result<Vec<(PathBuf, u32)>> {
+    let mut disks = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        let (Ok(path), Some(number)) = (
+            fs::read_link(entry.path()),
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok()),
+        ) else {
+            continue;
+        };
+        if path.extension().is_some_and(|end| end == "qcow2") {
+            disks.push((path, flags(pid, number)?));
+        }
+    }
+    disks.sort_by_key(|(_, flags)| std::cmp::Reverse(*flags & !3));
+    Ok(disks)
+}
+
+fn flags(pid: u32, number: u32) -> Result<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
     let flags = text
         .lines()
         .find_map(|line| line.strip_prefix("flags:"))
         .context("no flags of a descriptor")?;
     let flags = u32::from_str_radix(flags.trim(), 8)?;
-    Ok(flags & 3 == 0)
+    const DIRECT: u32 = 0o40000;
+    Ok(flags & (3 | DIRECT))
 }
 
 /// A folder of the benchmark that goes with it.

@@ -127,7 +127,7 @@ impl Disks {
 
 /// The log of a VM's serial port.
 fn console(world: &World, vm: &str) -> Result<std::path::PathBuf> {
-    Ok(world.run_dir(vm)?.join("run/console.log"))
+    Ok(world.run_dir(vm)?.join("console.log"))
 }
 
 /// Whether the guest has written a whole line.
@@ -165,7 +165,7 @@ pub fn console_of(world: &World, uid: &str) -> Option<std::path::PathBuf> {
         let name = entry.file_name().to_string_lossy().replace('-', "");
         !name.is_empty() && whole.contains(&name)
     })?;
-    Some(found.path().join("run/console.log"))
+    Some(found.path().join("console.log"))
 }
 
 /// Starts one by hand with disks of its own, and answers how long it took to its first line.
