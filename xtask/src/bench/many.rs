@@ -94,7 +94,7 @@ fn by_us(world: &World, names: &[String], to: &str) -> Result<Duration> {
     let uids = vms(world)?
         .iter()
         .filter(|vm| names.iter().any(|name| vm["name"] == **name))
-        .filter_map(|vm| vm["uid"].as_str().map(str::to_owned))
+        .filter_map(|vm| vm["metadata.uid"].as_str().map(str::to_owned))
         .collect::<Vec<_>>();
     let start = Instant::now();
     for name in names {
@@ -126,7 +126,7 @@ fn by_us(world: &World, names: &[String], to: &str) -> Result<Duration> {
 }
 
 fn vms(world: &World) -> Result<Vec<serde_json::Value>> {
-    let path = format!("{VMS}?limit=500&fields=name,uid,state");
+    let path = format!("{VMS}?limit=500&fields=name,metadata.uid,state");
     let list = http::call(&world.instance.api_socket(), "GET", &path, &Body::None)?;
     let items = list["items"].as_array().context("a list without items")?;
     Ok(items.clone())
