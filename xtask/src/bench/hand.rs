@@ -4,8 +4,9 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -78,26 +79,18 @@ impl Line {
             .map(|(_, path, _)| path.as_path())
     }
 
-    /// Starts it with its sockets in `folder`; `disk_of` names the copy of each file that is written.
-    pub fn start(
-        &self,
-        folder: &Path,
-        name: &str,
-        disk_of: impl Fn(&Path) -> PathBuf,
-    ) -> Result<Child> {
-        self.start_with(folder, name, false, disk_of)
-    }
-
-    /// Likewise; `paused` leaves its CPUs standing still.
-    pub fn start_with(
+    /// Makes one ready with its sockets in `folder`: its files are open and only [`Ready::go`] is left, so that our way of
+    /// preparing it is on nobody's clock. `disk_of` names the copy of each file that is written; `paused` leaves its CPUs standing still.
+    pub fn ready(
         &self,
         folder: &Path,
         name: &str,
         paused: bool,
         disk_of: impl Fn(&Path) -> PathBuf,
-    ) -> Result<Child> {
+    ) -> Result<Ready> {
         // A shell cannot open with O_DIRECT, which QEMU wants to find on what it is handed; perl is on every Debian.
-        const OPEN: &str = "for (1..shift) { my ($to, $flags, $path) = splice(@ARGV, 0, 3); my $fd = POSIX::open($path, $flags) // die \"$path: $!\"; POSIX::dup2($fd, $to); POSIX::close($fd) } exec @ARGV";
+        // A session of its own, as ours have and as `-daemonize` gives: Linux shares the CPU out by session (sched(7), autogroup).
+        const OPEN: &str = "for (1..shift) { my ($to, $flags, $path) = splice(@ARGV, 0, 3); my $fd = POSIX::open($path, $flags) // die \"$path: $!\"; POSIX::dup2($fd, $to); POSIX::close($fd) } POSIX::setsid(); POSIX::write(1, \"\\n\", 1); POSIX::read(0, my $go, 1); exec @ARGV";
         let mut opened = vec![self.files.len().to_string()];
         for (number, path, flags) in &self.files {
             let path = match flags & 3 {
@@ -124,16 +117,37 @@ impl Line {
                 word.replace(&from, &to)
             }
         });
-        Command::new("perl")
+        let mut child = Command::new("perl")
             .args(["-MPOSIX", "-e", OPEN])
             .args(opened)
             .args(words)
             .args(paused.then_some("-S"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.join("qemu.log"))?)
             .spawn()
-            .context("cannot start QEMU by hand")
+            .context("cannot start QEMU by hand")?;
+        let stdin = child.stdin.take().context("a child without stdin")?;
+        let mut stdout = child.stdout.take().context("a child without stdout")?;
+        let guest = Guest(child);
+        stdout
+            .read_exact(&mut [0])
+            .with_context(|| format!("QEMU by hand was not made ready: see {to}/qemu.log"))?;
+        Ok(Ready { guest, stdin })
+    }
+}
+
+/// A QEMU by hand that is one exec(2) away from starting.
+pub struct Ready {
+    guest: Guest,
+    stdin: ChildStdin,
+}
+
+impl Ready {
+    /// Starts it.
+    pub fn go(mut self) -> Result<Guest> {
+        self.stdin.write_all(b"\n")?;
+        Ok(self.guest)
     }
 }
 

@@ -1,16 +1,19 @@
 //! `many`: 64 VMs launched with their CPUs standing still, and 8 tiny guests to their first line, each beside a loop over the same command lines.
 
 use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::{
     figure::{Figure, Wanted, median},
-    hand::{Folder, Guest, Line},
+    hand::{Folder, Line},
     vm_start::{Disks, console_of, has_line, manifest, model, own_disks},
     world::{World, when},
 };
@@ -139,30 +142,47 @@ fn in_state(world: &World, state: &str) -> Result<usize> {
 }
 
 fn by_hand_loop(line: &Line, disks: &Disks, count: usize, to: &str) -> Result<Duration> {
-    let mut folders = Vec::new();
-    let mut own = Vec::new();
-    for n in 0..count {
-        folders.push(Folder::new(&format!("many{n}"))?);
-        own.push(own_disks(disks.path(), &format!("many{n}"))?);
-    }
     let paused = to == "paused";
+    let mut made = Vec::new();
+    for n in 0..count {
+        let name = format!("many{n}");
+        let folder = Folder::new(&name)?;
+        let own = own_disks(disks.path(), &name)?;
+        let ready = line.ready(&folder.0, &name, paused, |disk| own.of(disk))?;
+        made.push((folder, own, ready));
+    }
     let start = Instant::now();
     let mut guests = Vec::new();
-    for (n, (folder, own)) in folders.iter().zip(&own).enumerate() {
-        guests.push(Guest(line.start_with(
-            &folder.0,
-            &format!("many{n}"),
-            paused,
-            |disk| own.of(disk),
-        )?));
+    for (folder, own, ready) in made {
+        guests.push((ready.go()?, folder, own));
     }
-    when("all guests by hand are there", start, LIMIT, || {
-        folders.iter().all(|folder| {
-            if paused {
-                folder.0.join("qmp").exists()
-            } else {
-                has_line(&folder.0.join("console.log"))
-            }
-        })
+    if paused {
+        // Each is asked as ours is before we call it paused.
+        for (_, folder, _) in &guests {
+            answers(&folder.0.join("qmp"), start)?;
+        }
+        return Ok(start.elapsed());
+    }
+    let speaks = |folder: &Folder| has_line(&folder.0.join("console.log"));
+    when("all guests by hand speak", start, LIMIT, || {
+        guests.iter().all(|(_, folder, _)| speaks(folder))
     })
+}
+
+/// Waits until a QEMU answers over QMP that it stands before its first instruction.
+fn answers(socket: &Path, start: Instant) -> Result<()> {
+    let mut stream = None;
+    when("QEMU by hand listens", start, LIMIT, || {
+        stream = UnixStream::connect(socket).ok();
+        stream.is_some()
+    })?;
+    let mut stream = stream.context("no QMP connection")?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-status\"}\n")?;
+    for line in BufReader::new(stream).lines() {
+        if line?.contains("prelaunch") {
+            return Ok(());
+        }
+    }
+    bail!("{} was closed", socket.display())
 }

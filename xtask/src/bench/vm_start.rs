@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     figure::{Figure, Wanted, median},
-    hand::{Folder, Guest, Line},
+    hand::{Folder, Line},
     world::{World, copy, when},
 };
 use crate::instance::http::{self, Body};
@@ -172,8 +172,9 @@ pub fn console_of(world: &World, uid: &str) -> Option<std::path::PathBuf> {
 pub fn start_by_hand(line: &Line, disks: &Path, name: &str) -> Result<Duration> {
     let folder = Folder::new(name)?;
     let own = own_disks(disks, name)?;
+    let ready = line.ready(&folder.0, name, false, |disk| own.of(disk))?;
     let start = Instant::now();
-    let _guest = Guest(line.start(&folder.0, name, |disk| own.of(disk))?);
+    let _guest = ready.go()?;
     when("the guest by hand writes a line", start, LIMIT, || {
         has_line(&folder.0.join("console.log"))
     })
