@@ -33,7 +33,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let streams = folder(&state.join("streams"), 0o700)?;
     let lines = TaskLogs::new(Arc::new(FileLines::new(&streams.join("tasks"))));
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
-    let trail = AuditTrail(Arc::new(FileTrail::open(&streams.join("audit")).await?));
+    let trail = AuditTrail::new(Arc::new(FileTrail::open(&streams.join("audit")).await?));
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())

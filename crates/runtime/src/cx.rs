@@ -132,7 +132,7 @@ impl CxBuilder {
             changes: AtomicU64::new(0),
         }));
         // Before the first request of this run, so that nothing of it is taken for a part of the last one.
-        crate::audit::recover(&cx).await?;
+        crate::audit::start(&cx).await?;
         Ok(cx)
     }
 }
@@ -204,7 +204,7 @@ impl Cx {
     /// The audit trail, in the process that keeps one.
     pub fn trail(&self) -> Option<Arc<dyn crate::audit::Trail>> {
         self.try_part::<crate::audit::AuditTrail>()
-            .map(|t| t.0.clone())
+            .map(|t| t.trail().clone())
     }
 
     /// The connected agents.

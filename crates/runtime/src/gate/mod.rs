@@ -9,6 +9,7 @@ mod request;
 
 pub use request::{Actor, ActorKind, Op, Request, Surface};
 
+use crate::audit;
 use crate::cx::Cx;
 use crate::key::{PROJECT, object_key};
 use crate::registry::Declared;
@@ -41,8 +42,18 @@ impl Gate {
         Gate { cx }
     }
 
-    /// Lets a request in, or says why not.
+    /// Lets a request in, or says why not. A refusal is put on record.
     pub fn admit(&self, mut request: Request) -> Result<Admitted> {
+        match self.judge(&mut request) {
+            Ok(()) => Ok(Admitted(request)),
+            Err(error) => {
+                audit::refused(&self.cx, &request, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn judge(&self, request: &mut Request) -> Result<()> {
         request.change = Some(self.cx.clock().uid());
         if self.cx.life().refuses() && request.actor.kind != ActorKind::System {
             return Err(Error::new(
@@ -82,7 +93,7 @@ impl Gate {
                 verb = op.privilege_verb(), "request admitted"
             ),
         }
-        Ok(Admitted(request))
+        Ok(())
     }
 
     fn check_scope(&self, declared: &Declared, op: &Op) -> Result<()> {

@@ -182,3 +182,47 @@ async fn each_object_of_a_batch_has_its_pair_in_the_name_of_who_asked() {
     };
     assert_eq!((of(None), of(Some("a")), of(Some("b"))), (2, 2, 2));
 }
+
+#[tokio::test]
+async fn refusals_are_on_record_and_a_flood_of_them_is_one_row_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = trail(dir.path()).await;
+    let cx = start_with(Memory::new(), Arc::default(), Some(kept.clone())).await;
+    let from: std::net::IpAddr = "192.0.2.7".parse().unwrap();
+    for _ in 0..50 {
+        let op = Op::Get { target: lamp("a") };
+        let mut request = Request::new("r7", Actor::anonymous(), Surface::Rest, op);
+        request.from = Some(from);
+        cx.gate().admit(request).unwrap_err();
+    }
+    let failed = || {
+        audit::Note::new(&audit::LOGIN_FAILED, "anna")
+            .from(Some(from))
+            .failed("WRONG_PASSWORD")
+    };
+    for _ in 0..3 {
+        audit::note(&cx, failed()).await.unwrap();
+    }
+    audit::note(&cx, audit::Note::new(&audit::LOGIN_SUCCEEDED, "anna"))
+        .await
+        .unwrap();
+    // The end of the process writes what is only counted so far.
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
+    let mut rows = kept.last(1000).await;
+    rows.retain(|r| r.action.starts_with("auth.") || r.action.starts_with("security."));
+    let count = |action: &str, repeats: u64| {
+        rows.iter()
+            .filter(|r| r.action == action && r.repeats == repeats)
+            .count()
+    };
+    assert_eq!(rows.len(), 5, "{rows:?}");
+    assert_eq!(count("security.permission_denied", 0), 1);
+    assert_eq!(count("security.permission_denied", 49), 1);
+    assert_eq!(count("auth.login.failed", 0), 1);
+    assert_eq!(count("auth.login.failed", 2), 1);
+    assert_eq!(count("auth.login.succeeded", 0), 1);
+    let denied = rows.iter().find(|r| r.repeats == 49).unwrap();
+    assert_eq!(denied.result.as_deref(), Some("UNAUTHENTICATED"));
+    assert_eq!(denied.params, json!({ "needs": "lamp.read" }));
+    assert_eq!(denied.address.as_deref(), Some("192.0.2.7"));
+}

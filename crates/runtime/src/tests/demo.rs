@@ -414,7 +414,7 @@ pub async fn start_with(
         .seal(Arc::new(TestSeal))
         .part(bench);
     if let Some(trail) = trail {
-        cx = cx.part(Arc::new(audit::AuditTrail(trail)));
+        cx = cx.part(Arc::new(audit::AuditTrail::new(trail)));
     }
     let cx = cx.build().await.unwrap();
     Engine::start(&cx);

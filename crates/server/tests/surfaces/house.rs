@@ -71,7 +71,7 @@ impl House {
         let cx = CxBuilder::new(registry, store.clone())
             .place(Place::Api)
             .seal(Arc::new(Mirror))
-            .part(Arc::new(AuditTrail(trail.clone())))
+            .part(Arc::new(AuditTrail::new(trail.clone())))
             .build()
             .await
             .unwrap();

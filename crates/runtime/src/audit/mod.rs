@@ -1,80 +1,34 @@
 //! Who did what: a row before every change (`intent`, on disk before the change begins) and one after it (`outcome`).
 //!
 //! A change whose intent cannot be kept is refused. Each commit leaves the name of its attempt in the store, so that after
-//! a crash the outcomes that are missing can be written and are true. No secret is in a row. Chaining and sealing come
-//! with the identity crate.
+//! a crash the outcomes that are missing can be written and are true. No secret is in a row. What happens to security
+//! without a change of an object ([`CATALOGUE`]) comes in by [`note`](fn@note).
+
+mod catalogue;
+mod note;
+mod row;
+
+pub use catalogue::*;
+pub(crate) use note::refused;
+pub use note::{Note, note};
+pub use row::{Phase, Row};
 
 use crate::cx::store_error;
-use crate::gate::{Actor, Op, Request, Surface};
+use crate::gate::{Op, Request};
 use crate::registry::Declared;
-use crate::{ActorKind, Cx, Trace};
+use crate::{ActorKind, Cx};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use model::schema::{self, SECRET, property};
-use model::{Error, Result, Timestamp, Uid};
-use serde::{Deserialize, Serialize};
+use model::{Error, Result};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
+use std::sync::Arc;
 use store::streams::{Limits, Stream};
 use store::{Key, Page, Prefix};
-
-/// Before or after the change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The change is about to be tried.
-    Intent,
-    /// How it ended.
-    Outcome,
-}
-
-/// One row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// When.
-    pub time: Timestamp,
-    /// Before or after.
-    pub phase: Phase,
-    /// Who.
-    pub actor: String,
-    /// Through which surface.
-    pub surface: Surface,
-    /// From which address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Follows the request through every log.
-    pub request_id: String,
-    /// Where the request stands among others.
-    #[serde(default, skip_serializing_if = "Trace::is_empty")]
-    pub trace: Trace,
-    /// `vm.start`.
-    pub action: String,
-    /// Project of the object.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub project: Option<String>,
-    /// Name of the object.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Names the attempt: its intent and its outcome have the same, and no other rows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Uid>,
-    /// What was asked, without secrets and without what the declaration does not know; absent when it is too long.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub params: Value,
-    /// SHA-256 of that, before it was shortened.
-    pub asked: String,
-    /// `ok`, or the code of the error; only in outcomes. `INTERRUPTED` when the process ended before anything had
-    /// changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<String>,
-    /// How long it took; only in outcomes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<u64>,
-    /// Whether the outcome was found out after a restart.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub recovered: bool,
-}
+use tokio::sync::mpsc;
 
 /// Longest params that a row holds, in bytes.
 const PARAMS: usize = 4096;
@@ -166,26 +120,32 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         return Ok(None);
     }
     let params = asked(declared, &request.op);
+    let (kind, project, name) = (request.op.kind(), request.op.project(), request.op.name());
+    let object = name
+        .map(|name| crate::object_key(kind, project, name))
+        .and_then(|key| cx.cache().row(kind, &key));
     let row = Row {
         time: cx.clock().now(),
         phase: Phase::Intent,
-        actor: named(&request.actor),
+        actor: request.actor.name.clone(),
+        actor_kind: request.actor.kind,
         surface: request.surface,
         address: request.from.map(|a| a.to_string()),
         request_id: request.id.clone(),
         trace: request.trace.clone(),
-        action: format!("{}.{}", request.op.kind(), request.op.privilege_verb()),
-        project: request.op.project().map(str::to_owned),
-        name: request.op.name().map(str::to_owned),
+        action: format!("{kind}.{}", request.op.privilege_verb()),
+        kind: Some(kind.to_owned()),
+        uid: object.map(|row| row.uid),
+        project: project.map(str::to_owned),
+        name: name.map(str::to_owned),
         change: request.change,
-        asked: hex::encode(Sha256::digest(params.to_string().as_bytes())),
+        asked: digest(&params),
         params: match params.to_string().len() {
             ..=PARAMS => params,
             _ => Value::Null,
         },
-        result: None,
-        duration_ms: None,
-        recovered: false,
+        tags: vec![Tag::Soc2, Tag::Iso27001],
+        ..Row::default()
     };
     // Our own loops repeat what they do until it is done: their rows need not be on disk first.
     trail
@@ -294,7 +254,7 @@ fn branches(schema: &Value) -> impl Iterator<Item = &Value> {
 
 /// Writes the outcomes that the last run of this process did not come to: what a commit has left its name in was done,
 /// anything else was not.
-pub(crate) async fn recover(cx: &Cx) -> Result<usize> {
+async fn recover(cx: &Cx) -> Result<usize> {
     let Some(trail) = cx.trail() else {
         return Ok(0);
     };
@@ -332,9 +292,47 @@ pub(crate) async fn recover(cx: &Cx) -> Result<usize> {
     Ok(missing)
 }
 
-fn named(actor: &Actor) -> String {
-    actor.name.clone()
+/// SHA-256 of what was asked, in hexadecimal.
+fn digest(params: &Value) -> String {
+    hex::encode(Sha256::digest(params.to_string().as_bytes()))
 }
 
-/// The trail of this process, as a part: `CxBuilder::part(Arc::new(AuditTrail(..)))`.
-pub struct AuditTrail(pub std::sync::Arc<dyn Trail>);
+/// The trail of this process, as a part: `CxBuilder::part(Arc::new(AuditTrail::new(..)))`.
+pub struct AuditTrail {
+    trail: Arc<dyn Trail>,
+    repeats: note::Repeats,
+    refusals: mpsc::Sender<Note>,
+    to_write: Mutex<Option<mpsc::Receiver<Note>>>,
+}
+
+impl AuditTrail {
+    /// Over what keeps the rows.
+    pub fn new(trail: Arc<dyn Trail>) -> AuditTrail {
+        let (refusals, to_write) = note::queue();
+        AuditTrail {
+            trail,
+            repeats: note::Repeats::default(),
+            refusals,
+            to_write: Mutex::new(Some(to_write)),
+        }
+    }
+
+    /// What keeps the rows.
+    pub fn trail(&self) -> &Arc<dyn Trail> {
+        &self.trail
+    }
+}
+
+/// Ends what the last run of this process has begun, and begins to write what the gate refuses.
+pub(crate) async fn start(cx: &Cx) -> Result<()> {
+    let Some(part) = cx.try_part::<AuditTrail>() else {
+        return Ok(());
+    };
+    recover(cx).await?;
+    let to_write = part.to_write.lock().take();
+    if let Some(to_write) = to_write {
+        let work = note::write_refusals(cx.clone(), part, to_write);
+        cx.life().spawn("audit of refusals", work);
+    }
+    Ok(())
+}
