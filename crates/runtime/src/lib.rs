@@ -25,6 +25,7 @@ mod desk;
 mod draft;
 mod engine;
 mod gate;
+mod identities;
 mod key;
 mod offer;
 mod registry;
@@ -42,7 +43,10 @@ pub use cx::{Cx, CxBuilder, Obj};
 pub use desk::{Answer, Desk, WatchEvent};
 pub use draft::Draft;
 pub use engine::{Controller, Engine, Next, Watch};
-pub use gate::{Actor, ActorKind, Admitted, Gate, Op, Request, Surface};
+pub use gate::{
+    Access, AccessRules, Actor, ActorKind, Admitted, Gate, Op, Request, Surface, View, Wish,
+};
+pub use identities::{COOKIE, Identities, Known, Proof, Said, Talk};
 pub use key::{object_key, object_ref, unique_key};
 pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};

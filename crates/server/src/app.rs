@@ -2,14 +2,20 @@
 
 use crate::health::Check;
 use crate::metrics::Metrics;
-use crate::net::Peer;
+use crate::net::{self, Peer};
 use crate::streams::Tickets;
 use crate::{Limits, graphql};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::HeaderMap;
 use model::{Error, ObjectRef, Result, Uid};
-use runtime::{Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, Surface, Trace};
+use runtime::{
+    Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, StreamIo, Surface, Trace,
+    WatchEvent,
+};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What all requests share.
@@ -55,8 +61,10 @@ impl Call {
         (id, trace): (String, Trace),
         peer: Peer,
         surface: Surface,
+        headers: &HeaderMap,
     ) -> Call {
-        let actor = peer.actor(&*app.authority, app.owner);
+        let actor = net::proof::read(headers)
+            .and_then(|proof| peer.actor(&app.cx, &*app.authority, app.owner, proof));
         Call {
             app,
             id,
@@ -97,19 +105,34 @@ impl Call {
                     .any(|(own, does, _)| (*own, *does) == (kind, verb)),
             "the privilege {kind}.{verb} is not in the table of privileges"
         );
-        let actor = self.actor()?;
-        if actor.kind == runtime::ActorKind::Anonymous {
-            return Err(Error::unauthenticated(
-                "this needs a login: `dvctl login URL --code CODE`, or the instance's local socket",
-            ));
-        }
-        if !actor.may(kind, verb) {
-            return Err(Error::denied(format!(
-                "`{}` needs the privilege `{kind}.{verb}`",
-                actor.name
-            )));
-        }
+        let actor = self.somebody()?;
+        let from = self.peer.ip();
+        self.app.gate.need(&actor, from, kind, verb)?;
         Ok(actor)
+    }
+
+    /// Who asks, when he is known.
+    pub(crate) fn somebody(&self) -> Result<Actor> {
+        let actor = self.actor()?;
+        match actor.kind {
+            runtime::ActorKind::Anonymous => Err(Error::unauthenticated(
+                "this needs a login: `dvctl login URL`, or the instance's local socket",
+            )),
+            _ => Ok(actor),
+        }
+    }
+
+    /// Whether somebody has a privilege on an object, or on a kind as a whole.
+    pub(crate) fn may(
+        &self,
+        actor: &Actor,
+        kind: &str,
+        verb: &str,
+        project: Option<&str>,
+        name: Option<&str>,
+    ) -> bool {
+        let from = self.peer.ip();
+        self.app.gate.may(actor, from, kind, verb, project, name)
     }
 
     /// The identity of an object, when it is there.
@@ -153,6 +176,83 @@ impl Call {
         outcome
     }
 
+    /// Carries out an admitted watch, for as long as its watcher may have it.
+    pub(crate) fn watch(
+        &self,
+        admitted: &Admitted,
+    ) -> Result<BoxStream<'static, Result<WatchEvent>>> {
+        let mut events = self.app.desk.watch(admitted)?;
+        let barred = self.barred(admitted.request());
+        Ok(Box::pin(async_stream::stream! {
+            tokio::pin!(barred);
+            loop {
+                tokio::select! {
+                    () = &mut barred => {
+                        yield Err(no_longer());
+                        return;
+                    }
+                    event = events.next() => match event {
+                        Some(event) => yield event,
+                        None => return,
+                    },
+                }
+            }
+        }))
+    }
+
+    /// Opens an admitted stream and runs it until it ends, or until its reader may no longer have it.
+    pub(crate) async fn open(&self, admitted: Admitted, io: StreamIo) -> Result<()> {
+        let barred = self.barred(admitted.request());
+        tokio::select! {
+            ended = self.app.desk.open(admitted, io) => ended,
+            () = barred => Err(no_longer()),
+        }
+    }
+
+    /// Resolves when whoever began a stream may no longer have it: his login has ended, or his rights have gone.
+    /// Never for those who need no login.
+    pub(crate) fn barred(&self, request: &Request) -> impl Future<Output = ()> + use<> {
+        /// Grants end by the time too, and certificates by a list that is read.
+        const LOOK_AGAIN: Duration = Duration::from_secs(2);
+        let (call, request) = (self.clone(), request.clone());
+        async move {
+            if request.actor.credential.is_none() && matches!(call.peer, Peer::Local { .. }) {
+                return std::future::pending().await;
+            }
+            let mut changes = call.app.gate.changes();
+            loop {
+                let changed = async {
+                    let told = match &mut changes {
+                        Some(changes) => changes.changed().await.is_ok(),
+                        None => false,
+                    };
+                    if !told {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                }
+                if !call.stands(&request.actor) || call.app.gate.admit(request.clone()).is_err() {
+                    tracing::info!(
+                        request_id = call.id,
+                        actor = request.actor.name,
+                        "a stream was ended: its reader may no longer have it"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stands(&self, actor: &Actor) -> bool {
+        let cx = &self.app.cx;
+        let known = cx.try_part::<runtime::Known>();
+        let login = known.is_none_or(|known| known.0.stands(cx, actor, self.peer.ip()));
+        login && self.peer.stands(&*self.app.authority)
+    }
+
     /// A request for the gate.
     pub(crate) fn request(&self, op: Op) -> Result<Request> {
         let mut request = Request::new(self.id.clone(), self.actor()?, self.surface, op);
@@ -160,4 +260,10 @@ impl Call {
         request.trace = self.trace.clone();
         Ok(request)
     }
+}
+
+/// What a stream is ended with when its reader has been logged out or has lost the right.
+fn no_longer() -> Error {
+    Error::unauthenticated("this login has ended, or what it was allowed to read has changed")
+        .hint("log in again")
 }

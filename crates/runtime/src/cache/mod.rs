@@ -11,7 +11,7 @@ pub use row::Row;
 pub(crate) use row::reference;
 
 use crate::key::{OBJECTS, UNIQUE, object_ref};
-use crate::{Registry, Seal};
+use crate::{Registry, Seal, View};
 use futures::StreamExt;
 use model::{Error, Result, Uid};
 use parking_lot::RwLock;
@@ -373,11 +373,16 @@ impl Cache {
         kind: &'static model::Kind,
         project: Option<&str>,
         query: &Query,
+        view: &View,
     ) -> Result<Listed> {
         let state = self.0.state.read();
         let empty = BTreeMap::new();
         let rows = state.rows.get(kind.name).unwrap_or(&empty);
         let total = match project {
+            // How many there are that he may not see is not told either.
+            _ if !matches!(view, View::All) => query::range(rows, kind.name, project, None)
+                .filter(|(_, row)| view.shows(row))
+                .count(),
             Some(p) => state
                 .counts
                 .get(kind.name)
@@ -386,7 +391,7 @@ impl Cache {
                 .unwrap_or(0),
             None => rows.len(),
         };
-        query::run(kind, rows, project, query, state.revision, total)
+        query::run(kind, rows, project, query, view, state.revision, total)
     }
 
     /// Every change from now on. A receiver that lags must read everything again.

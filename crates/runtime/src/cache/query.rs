@@ -1,6 +1,7 @@
 //! Pages of a list: selector, search, projection, order, continuation.
 
 use super::Row;
+use crate::View;
 use crate::key::OBJECTS;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -73,6 +74,7 @@ pub(super) fn run(
     rows: &BTreeMap<Key, Arc<Row>>,
     project: Option<&str>,
     query: &Query,
+    view: &View,
     revision: Revision,
     total: usize,
 ) -> Result<Listed> {
@@ -89,7 +91,8 @@ pub(super) fn run(
     let projection = Projection::new(kind, &query.fields)?;
     let search = query.search.as_ref().map(|s| s.to_lowercase());
     let picked = |row: &Row| {
-        query.selector.matches(&row.labels)
+        view.shows(row)
+            && query.selector.matches(&row.labels)
             && search.as_ref().is_none_or(|s| matches_search(row, s))
     };
     let page: Vec<&Arc<Row>>;

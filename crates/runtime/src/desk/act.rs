@@ -61,7 +61,7 @@ impl Desk {
         }
         let key = key_of(target);
         let Some(old) = self.stored(&key).await? else {
-            return Err(self.no_such(target).into());
+            return Err(self.no_such(request, target).into());
         };
         if old.meta.deletion_requested.is_some() {
             return Err(Error::refused(format!("{target} is being deleted")).into());
@@ -242,7 +242,7 @@ impl Desk {
             Some(row) => Ok(Answer::Accepted {
                 task: row.json.clone(),
             }),
-            None => Err(self.no_such(target).into()),
+            None => Err(self.no_such(request, target).into()),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Desk {
         }
         let declared = self.cx.registry().need(kind)?;
         let input = read(declared, verb, body)?;
-        let targets = self.picked(declared, project, &input)?;
+        let targets = self.picked(request, declared, project, &input)?;
         let target = ObjectRef {
             kind: kind.to_owned(),
             project: project.map(str::to_owned),
@@ -125,12 +125,14 @@ impl Desk {
     /// The objects that a batch is about, in the order of their names or as named.
     fn picked(
         &self,
+        request: &Request,
         declared: &Declared,
         project: Option<&str>,
         input: &BatchInput,
     ) -> Result<Vec<BatchTarget>> {
         let kind = declared.kind();
         let place = project.map_or(String::new(), |p| format!(" in project {p}"));
+        let view = self.view(request, kind.name, project);
         let rows: Vec<Arc<Row>> = match &input.selector {
             Some(text) => {
                 let selector = Selector::parse(text)?;
@@ -138,6 +140,7 @@ impl Desk {
                 rows.retain(|row| {
                     !row.deleting
                         && row.project.as_deref() == project
+                        && view.shows(row)
                         && selector.matches(&row.labels)
                 });
                 if rows.is_empty() {
@@ -153,12 +156,16 @@ impl Desk {
                 let mut rows: Vec<Arc<Row>> = Vec::with_capacity(input.names.len());
                 for name in &input.names {
                     let key = object_key(kind.name, project, name);
-                    let Some(row) = self.cx.cache().row(kind.name, &key) else {
-                        return Err(self.no_such(&ObjectRef {
-                            kind: kind.name.into(),
-                            project: project.map(str::to_owned),
-                            name: name.clone(),
-                        }));
+                    let row = self.cx.cache().row(kind.name, &key);
+                    let Some(row) = row.filter(|row| view.shows(row)) else {
+                        return Err(self.no_such(
+                            request,
+                            &ObjectRef {
+                                kind: kind.name.into(),
+                                project: project.map(str::to_owned),
+                                name: name.clone(),
+                            },
+                        ));
                     };
                     if !rows.iter().any(|r| r.key == row.key) {
                         rows.push(row);

@@ -41,7 +41,7 @@ impl Desk {
     ) -> Result<Answer, Attempt> {
         let key = key_of(target);
         let Some(old) = self.stored(&key).await? else {
-            return Err(self.no_such(target).into());
+            return Err(self.no_such(request, target).into());
         };
         if let Some(expected) = request.if_match.as_ref().filter(|e| *e != "*")
             && *expected != old.revision.to_string()
@@ -111,7 +111,7 @@ impl Desk {
                 .cx
                 .cache()
                 .row(&target.kind, &key)
-                .ok_or_else(|| self.no_such(target))?;
+                .ok_or_else(|| self.no_such(request, target))?;
             return Ok(Answer::Deleting {
                 json: row.json.clone(),
             });
@@ -131,7 +131,7 @@ impl Desk {
                 .cx
                 .cache()
                 .row(&target.kind, &key)
-                .ok_or_else(|| self.no_such(target))?;
+                .ok_or_else(|| self.no_such(request, target))?;
             return Ok(Answer::Deleting {
                 json: row.json.clone(),
             });

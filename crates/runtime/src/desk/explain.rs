@@ -18,7 +18,7 @@ impl Desk {
             .cx
             .cache()
             .row(&target.kind, &key)
-            .ok_or_else(|| self.no_such(target))?;
+            .ok_or_else(|| self.no_such(admitted.request(), target))?;
         let object = row.value()?;
         let conditions = object["status"]["conditions"].clone();
         let holds = |kind: &str, status: &str| {
@@ -44,17 +44,31 @@ impl Desk {
                 None => "is as wanted".to_owned(),
             },
         };
+        // What he may not see is not named, neither as a reference nor as a task.
+        let gate = self.cx.gate();
+        let (actor, from) = (&admitted.request().actor, admitted.request().from);
         let refs = |keys: Vec<store::Key>| -> Vec<Value> {
+            let may = |r: &model::ObjectRef| {
+                let project = r.project.as_deref();
+                gate.may(actor, from, &r.kind, "read", project, Some(&r.name))
+            };
             keys.iter()
                 .filter_map(object_ref)
+                .filter(may)
                 .map(|r| json!(r))
                 .collect()
         };
+        let tasks_seen = self.view(
+            admitted.request(),
+            task::KIND.name,
+            target.project.as_deref(),
+        );
         let tasks: Vec<Value> = self
             .cx
             .cache()
             .rows(task::KIND.name, target.project.as_deref())
             .iter()
+            .filter(|r| tasks_seen.shows(r))
             .filter_map(|r| self.cx.get_key::<Task>(&r.key))
             .filter(|t| t.spec.target == *target && !t.status.as_ref().is_some_and(|s| s.state.ended()))
             .map(|t| {

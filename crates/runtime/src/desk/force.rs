@@ -90,7 +90,7 @@ impl Desk {
         target: &ObjectRef,
     ) -> Result<Answer, Attempt> {
         let Some(task) = self.cx.get_key::<Task>(&key_of(target)) else {
-            return Err(self.no_such(target).into());
+            return Err(self.no_such(request, target).into());
         };
         let status = task.status.clone().unwrap_or_default();
         let state = status.state;

@@ -14,7 +14,7 @@ pub use watch::WatchEvent;
 
 use crate::gate::{Actor, Admitted, Op, Request};
 use crate::trace::{Cause, Trace};
-use crate::{Cx, Msg, StreamIo, StreamRequest, audit, object_key};
+use crate::{Cx, Msg, StreamIo, StreamRequest, View, audit, object_key};
 use bytes::Bytes;
 use model::{Error, ObjectRef, Result};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Desk {
 
     async fn do_it(&self, request: &Request) -> Result<Answer> {
         match &request.op {
-            Op::Get { target } => self.get(target),
+            Op::Get { target } => self.get(request, target),
             Op::List {
                 kind,
                 project,
@@ -81,6 +81,7 @@ impl Desk {
                     declared.kind(),
                     project.as_deref(),
                     query,
+                    &self.view(request, kind, project.as_deref()),
                 )?))
             }
             Op::Create { .. } | Op::Update { .. } | Op::Patch { .. } => self.write(request).await,
@@ -105,7 +106,13 @@ impl Desk {
         }
     }
 
-    fn get(&self, target: &ObjectRef) -> Result<Answer> {
+    /// Which objects of a kind the caller may read.
+    fn view(&self, request: &Request, kind: &str, project: Option<&str>) -> View {
+        let (actor, from) = (&request.actor, request.from);
+        self.cx.gate().view(actor, from, kind, "read", project)
+    }
+
+    fn get(&self, request: &Request, target: &ObjectRef) -> Result<Answer> {
         let key = key_of(target);
         match self.cx.cache().row(&target.kind, &key) {
             Some(row) => Ok(Answer::Object {
@@ -113,16 +120,16 @@ impl Desk {
                 revision: row.modified.to_string(),
                 created: false,
             }),
-            None => Err(self.no_such(target)),
+            None => Err(self.no_such(request, target)),
         }
     }
 
-    fn no_such(&self, target: &ObjectRef) -> Error {
+    fn no_such(&self, request: &Request, target: &ObjectRef) -> Error {
         let error = Error::not_found(format!("there is no {target}"));
-        let rows = self
-            .cx
-            .cache()
-            .rows(&target.kind, target.project.as_deref());
+        let project = target.project.as_deref();
+        let view = self.view(request, &target.kind, project);
+        let mut rows = self.cx.cache().rows(&target.kind, project);
+        rows.retain(|row| view.shows(row));
         match model::nearest(&target.name, rows.iter().map(|r| &*r.name)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
@@ -148,7 +155,7 @@ impl Desk {
             request_id: request.id.clone(),
         };
         if self.cx.cache().row(&target.kind, &key_of(target)).is_none() {
-            return Err(self.no_such(target));
+            return Err(self.no_such(request, target));
         }
         self.open_stream(stream_request, io).await
     }

@@ -1,12 +1,12 @@
 //! Changes as surfaces see them: snapshot or resume, then every change without a gap.
 
 use super::Desk;
-use crate::gate::{Admitted, Op};
-use crate::{Delta, Row};
+use crate::gate::{Admitted, Op, Request};
+use crate::{Delta, Row, View};
 use async_stream::stream;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use model::{Error, Result};
+use model::{Error, Result, Timestamp};
 use std::sync::Arc;
 use store::Revision;
 use tokio::sync::broadcast::error::RecvError;
@@ -47,13 +47,15 @@ impl Desk {
             return Err(Error::internal("only watches are watched"));
         };
         let kind = self.cx.registry().need(&kind)?.kind().name;
+        let eyes = Eyes::new(self, admitted.request(), kind, project.clone());
         let cache = self.cx.cache().clone();
         let stop = self.cx.shutdown();
         let search = query.search.map(|s| s.to_lowercase());
         let picks = move |row: &Row| {
-            project
-                .as_deref()
-                .is_none_or(|p| row.project.as_deref() == Some(p))
+            eyes.see(row)
+                && project
+                    .as_deref()
+                    .is_none_or(|p| row.project.as_deref() == Some(p))
                 && name.as_deref().is_none_or(|n| &*row.name == n)
                 && query.selector.matches(&row.labels)
                 && search
@@ -106,6 +108,55 @@ impl Desk {
                 }
             }
         }))
+    }
+}
+
+/// What the watcher may see, as it is now: rights that come or go while he watches count at once.
+struct Eyes {
+    gate: crate::Gate,
+    actor: crate::Actor,
+    from: Option<std::net::IpAddr>,
+    kind: &'static str,
+    project: Option<String>,
+    view: parking_lot::Mutex<(View, Timestamp)>,
+    changes: Option<parking_lot::Mutex<tokio::sync::watch::Receiver<u64>>>,
+}
+
+/// A condition of a grant may end with the time alone.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Eyes {
+    fn new(desk: &Desk, request: &Request, kind: &'static str, project: Option<String>) -> Eyes {
+        let gate = desk.cx.gate();
+        let (actor, from) = (request.actor.clone(), request.from);
+        let changes = gate.changes().filter(|_| !actor.is_trusted());
+        let view = gate.view(&actor, from, kind, "read", project.as_deref());
+        let now = desk.cx.clock().now();
+        Eyes {
+            changes: changes.map(parking_lot::Mutex::new),
+            view: parking_lot::Mutex::new((view, now)),
+            gate,
+            actor,
+            from,
+            kind,
+            project,
+        }
+    }
+
+    fn see(&self, row: &Row) -> bool {
+        let mut view = self.view.lock();
+        if let Some(changes) = &self.changes {
+            let now = self.gate.now();
+            let mut changes = changes.lock();
+            let moved = changes.has_changed().unwrap_or(true);
+            if moved || now < view.1 || now.since(view.1) >= LOOK_AGAIN {
+                changes.mark_unchanged();
+                let project = self.project.as_deref();
+                let (actor, from) = (&self.actor, self.from);
+                *view = (self.gate.view(actor, from, self.kind, "read", project), now);
+            }
+        }
+        view.0.shows(row)
     }
 }
 

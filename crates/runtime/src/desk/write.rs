@@ -76,9 +76,11 @@ impl Desk {
                 body,
                 create,
             } => (target.clone(), body::read(&target.kind, body)?, *create),
-            Op::Patch { target, body } => {
-                (target.clone(), self.patched(target, body).await?, false)
-            }
+            Op::Patch { target, body } => (
+                target.clone(),
+                self.patched(request, target, body).await?,
+                false,
+            ),
             _ => return Err(Error::internal("not a write").into()),
         };
         Name::parse("metadata.name", &target.name)?;
@@ -111,7 +113,7 @@ impl Desk {
                     .hint("choose another name, or change it with `apply` or `set`")
                     .into());
             }
-            (None, _) if !may_create => return Err(self.no_such(&target).into()),
+            (None, _) if !may_create => return Err(self.no_such(request, &target).into()),
             (Some(old), _) if old.meta.deletion_requested.is_some() => {
                 return Err(Error::refused(format!("{target} is being deleted"))
                     .hint("wait until it is gone")
@@ -153,7 +155,7 @@ impl Desk {
                 .cx
                 .cache()
                 .row(&target.kind, &key)
-                .ok_or_else(|| self.no_such(&target))?;
+                .ok_or_else(|| self.no_such(request, &target))?;
             return Ok(object_answer(&row, false));
         }
         let created = old.is_none();
@@ -181,9 +183,14 @@ impl Desk {
     }
 
     /// A merge patch applied to what is stored, as if it were a file.
-    async fn patched(&self, target: &ObjectRef, patch: &Value) -> Result<body::Body> {
+    async fn patched(
+        &self,
+        request: &Request,
+        target: &ObjectRef,
+        patch: &Value,
+    ) -> Result<body::Body> {
         let Some(old) = self.stored(&key_of(target)).await? else {
-            return Err(self.no_such(target));
+            return Err(self.no_such(request, target));
         };
         // Read the patch like a file first, so that unknown and foreign fields are found.
         let read = body::read(&target.kind, patch)?;
@@ -332,7 +339,7 @@ impl Desk {
                 return Err(Error::invalid(moved));
             }
         }
-        let missing = self.missing_references(declared, &draft);
+        let missing = self.missing_references(request, declared, &draft);
         if !missing.is_empty() {
             return Err(Error::invalid(missing));
         }
@@ -364,7 +371,13 @@ impl Desk {
         })
     }
 
-    fn missing_references(&self, declared: &Declared, draft: &Draft<'_>) -> Vec<Violation> {
+    /// References to what is not there, or not for the caller: he cannot use what he may not see.
+    fn missing_references(
+        &self,
+        request: &Request,
+        declared: &Declared,
+        draft: &Draft<'_>,
+    ) -> Vec<Violation> {
         let mut wrong = Vec::new();
         let registry = self.cx.registry();
         schema::walk(
@@ -376,7 +389,10 @@ impl Desk {
                     return;
                 };
                 let key = crate::cache::reference(registry, &draft.meta, kind, text);
+                let project = crate::object_ref(&key).and_then(|r| r.project);
+                let view = self.view(request, kind, project.as_deref());
                 let row = self.cx.cache().row(kind, &key);
+                let row = row.filter(|row| view.shows(row));
                 let field = format!("spec.{path}");
                 match row {
                     Some(row) if row.deleting => {
@@ -387,10 +403,8 @@ impl Desk {
                     }
                     Some(_) => {}
                     None => {
-                        let rows = self.cx.cache().rows(
-                            kind,
-                            crate::object_ref(&key).and_then(|r| r.project).as_deref(),
-                        );
+                        let mut rows = self.cx.cache().rows(kind, project.as_deref());
+                        rows.retain(|row| view.shows(row));
                         let mut v = Violation::new(field, format!("there is no {kind} `{text}`"));
                         v.hint = match model::nearest(text, rows.iter().map(|r| &*r.name)) {
                             Some(near) => Some(format!("did you mean `{near}`?")),

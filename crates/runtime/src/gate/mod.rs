@@ -1,13 +1,20 @@
 //! The one door. Every request of every surface becomes a [`Request`] and passes [`Gate::admit`]; only what it returns
 //! can be carried out.
 //!
-//! Order: shutting down? → authentication (done by the surface, which names the [`Actor`]) → kind and action known →
-//! scope right → may he → body is an object. Rules that look at the object itself run in the transaction, so that they
-//! see what they decide on.
+//! Order: shutting down? → authentication (done by the surface, which names the [`Actor`]) → kind known → scope right →
+//! project seen → action known → may he. Rules that look at the object itself run in the transaction, so that they see
+//! what they decide on.
+//!
+//! **Invariant.** What somebody may not read is not there for him: he is told `NotFound`, in every surface, for the object
+//! and for its project, and no hint names it.
 
+mod access;
+mod actor;
 mod request;
 
-pub use request::{Actor, ActorKind, Op, Request, Surface};
+pub use access::{Access, AccessRules, View, Wish};
+pub use actor::{Actor, ActorKind};
+pub use request::{Op, Request, Surface};
 
 use crate::audit;
 use crate::cx::Cx;
@@ -15,6 +22,7 @@ use crate::key::{PROJECT, object_key};
 use crate::registry::Declared;
 use crate::setting;
 use model::{Error, Name, Result, Scope, Verb, Way};
+use std::net::IpAddr;
 
 /// The common verb that a batch may carry out as well as declared actions.
 pub(crate) const DELETE: &str = "delete";
@@ -70,16 +78,10 @@ impl Gate {
         }
         let declared = self.cx.registry().need(op.kind())?;
         self.check_scope(declared, op)?;
-        self.check_project(declared, op, request.actor.kind == ActorKind::System)?;
+        self.check_project(declared, &request)?;
         self.check_verb(declared, op, request.actor.kind == ActorKind::System)?;
-        if !request.actor.may(op.privilege_kind(), op.privilege_verb()) {
-            return Err(Error::denied(format!(
-                "`{}` needs the privilege `{}.{}`",
-                request.actor.name,
-                op.privilege_kind(),
-                op.privilege_verb()
-            )));
-        }
+        self.check_right(&mut request)?;
+        let op = &request.op;
         // One line for what changes something; what only reads is in the surface's own line, unless its user is followed.
         let quiet = op.reads(declared)
             && !setting::LOG_REQUESTS.on(&self.cx, &request.actor.name, op.project());
@@ -115,26 +117,33 @@ impl Gate {
         }
     }
 
-    /// The project must be there, and active for a change. Our own loops may go on in one that is not.
-    fn check_project(&self, declared: &Declared, op: &Op, system: bool) -> Result<()> {
+    /// The project must be there for him, and active for a change. Our own loops may go on in one that is not.
+    fn check_project(&self, declared: &Declared, request: &Request) -> Result<()> {
+        let (op, actor) = (&request.op, &request.actor);
+        let system = actor.kind == ActorKind::System;
         let (Some(project), Some(_), false) =
             (op.project(), self.cx.registry().get(PROJECT), system)
         else {
             return Ok(());
         };
-        let Some(row) = self
+        let enters = |project: &str| {
+            actor.is_trusted()
+                || self
+                    .rules()
+                    .is_some_and(|rules| rules.enters(&self.cx, actor, project))
+        };
+        let row = self
             .cx
             .cache()
-            .row(PROJECT, &object_key(PROJECT, None, project))
-        else {
+            .row(PROJECT, &object_key(PROJECT, None, project));
+        let Some(row) = row.filter(|_| enters(project)) else {
             let rows = self.cx.cache().rows(PROJECT, None);
+            let known = rows.iter().map(|r| &*r.name).filter(|name| enters(name));
             let error = Error::not_found(format!("there is no project `{project}`"));
-            return Err(
-                match model::nearest(project, rows.iter().map(|r| &*r.name)) {
-                    Some(near) => error.hint(format!("did you mean `{near}`?")),
-                    None => error,
-                },
-            );
+            return Err(match model::nearest(project, known) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error,
+            });
         };
         if !op.reads(declared)
             && (row.deleting || row.value()?["spec"]["active"] == serde_json::json!(false))
@@ -147,6 +156,148 @@ impl Gate {
             )));
         }
         Ok(())
+    }
+
+    /// May he? Who may not even read an object is told that it is not there.
+    fn check_right(&self, request: &mut Request) -> Result<()> {
+        let (op, actor) = (request.op.clone(), request.actor.clone());
+        if actor.is_trusted() {
+            return Ok(());
+        }
+        let (op, actor) = (&op, &actor);
+        let (kind, verb) = (op.privilege_kind(), op.privilege_verb());
+        let allowed = match op {
+            // Apply: each half has its own privilege, and he gets the half that is his.
+            Op::Update {
+                create: true,
+                target,
+                body,
+            } => {
+                let has = |verb| self.may(actor, request.from, kind, verb, op.project(), op.name());
+                match (has("update"), has("create")) {
+                    (true, true) => true,
+                    (true, false) => {
+                        request.op = Op::Update {
+                            target: target.clone(),
+                            body: body.clone(),
+                            create: false,
+                        };
+                        true
+                    }
+                    (false, true) => {
+                        let mut body = body.clone();
+                        body["metadata"]["name"] = target.name.clone().into();
+                        request.op = Op::Create {
+                            kind: target.kind.clone(),
+                            project: target.project.clone(),
+                            body,
+                        };
+                        true
+                    }
+                    (false, false) => false,
+                }
+            }
+            // Of many objects he gets those that are his.
+            Op::List { .. } | Op::Watch { .. } | Op::Batch { .. } => !matches!(
+                self.view(actor, request.from, kind, verb, op.project()),
+                View::Nothing
+            ),
+            _ => self.may(actor, request.from, kind, verb, op.project(), op.name()),
+        };
+        if allowed {
+            return Ok(());
+        }
+        // Who can read none of them is told what he lacks: that says nothing about what is there.
+        let (from, project) = (request.from, op.project());
+        if let Some(target) = op.target()
+            && !self.may(actor, from, kind, "read", project, op.name())
+            && !matches!(self.view(actor, from, kind, "read", project), View::Nothing)
+        {
+            return Err(Error::not_found(format!("there is no {target}")));
+        }
+        Err(denied(actor, kind, verb, op.project(), op.name()))
+    }
+
+    fn rules(&self) -> Option<std::sync::Arc<dyn Access>> {
+        self.cx.try_part::<AccessRules>().map(|part| part.0.clone())
+    }
+
+    /// Changes whenever somebody's rights may have changed; `None` where there are no rules.
+    pub fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.rules().map(|rules| rules.changes())
+    }
+
+    pub(crate) fn now(&self) -> model::Timestamp {
+        self.cx.clock().now()
+    }
+
+    /// Whether somebody has a privilege on one object, or on a kind as a whole. Deny unless allowed.
+    pub fn may(
+        &self,
+        actor: &Actor,
+        from: Option<IpAddr>,
+        kind: &str,
+        verb: &str,
+        project: Option<&str>,
+        name: Option<&str>,
+    ) -> bool {
+        match actor.kind {
+            ActorKind::Anonymous => return false,
+            ActorKind::Administrator | ActorKind::System => return true,
+            ActorKind::User | ActorKind::Key => {}
+        }
+        let row = name.and_then(|name| {
+            let key = object_key(kind, project, name);
+            self.cx.cache().row(kind, &key)
+        });
+        let wish = Wish {
+            kind,
+            verb,
+            project,
+            name,
+            labels: row.as_ref().map(|row| &row.labels),
+            from,
+            now: self.cx.clock().now(),
+        };
+        self.rules()
+            .is_some_and(|rules| rules.may(&self.cx, actor, &wish))
+    }
+
+    /// For what is no operation on objects (the registry, metrics): an error unless he has the privilege.
+    pub fn need(&self, actor: &Actor, from: Option<IpAddr>, kind: &str, verb: &str) -> Result<()> {
+        match self.may(actor, from, kind, verb, None, None) {
+            true => Ok(()),
+            false => Err(denied(actor, kind, verb, None, None)),
+        }
+    }
+
+    /// With which objects of a kind somebody may do something.
+    pub fn view(
+        &self,
+        actor: &Actor,
+        from: Option<IpAddr>,
+        kind: &str,
+        verb: &str,
+        project: Option<&str>,
+    ) -> View {
+        match actor.kind {
+            ActorKind::Anonymous => return View::Nothing,
+            ActorKind::Administrator | ActorKind::System => return View::All,
+            ActorKind::User | ActorKind::Key => {}
+        }
+        let wish = Wish {
+            kind,
+            verb,
+            project,
+            name: None,
+            labels: None,
+            from,
+            now: self.cx.clock().now(),
+        };
+        match self.rules() {
+            Some(rules) => rules.view(&self.cx, actor, &wish),
+            None => View::Nothing,
+        }
     }
 
     fn check_verb(&self, declared: &Declared, op: &Op, system: bool) -> Result<()> {
@@ -189,6 +340,29 @@ impl Gate {
             op.privilege_verb()
         )))
     }
+}
+
+fn denied(
+    actor: &Actor,
+    kind: &str,
+    verb: &str,
+    project: Option<&str>,
+    name: Option<&str>,
+) -> Error {
+    let place = match (project, name) {
+        (Some(project), Some(name)) => format!(" on {kind} {project}/{name}"),
+        (Some(project), None) => format!(" in project {project}"),
+        (None, Some(name)) => format!(" on {kind} {name}"),
+        (None, None) => String::new(),
+    };
+    Error::denied(format!(
+        "`{}` needs the privilege `{kind}.{verb}`{place}",
+        actor.name
+    ))
+    .hint(format!(
+        "who can grant it sees why: dvctl access check {} {kind}.{verb}",
+        actor.user.as_deref().unwrap_or(&actor.name)
+    ))
 }
 
 fn unknown_word<'a>(

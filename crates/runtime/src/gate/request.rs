@@ -1,67 +1,12 @@
 //! What surfaces hand to the gate.
 
+use super::Actor;
 use crate::{Query, Trace};
 use model::{ObjectRef, Uid};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::net::IpAddr;
 use store::Revision;
-
-/// What sort of caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ActorKind {
-    /// Nobody that we know.
-    Anonymous,
-    /// A person or program with all rights (there is one administrator until roles come).
-    Administrator,
-    /// One of our own controllers or procedures.
-    System,
-}
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Actor {
-    /// What sort.
-    pub kind: ActorKind,
-    /// How logs, audit and objects call him: `root@unix`, `admin`, `system:vm`.
-    pub name: String,
-}
-
-impl Actor {
-    /// Nobody.
-    pub fn anonymous() -> Actor {
-        Actor {
-            kind: ActorKind::Anonymous,
-            name: "anonymous".into(),
-        }
-    }
-
-    /// The administrator, under this name.
-    pub fn administrator(name: impl Into<String>) -> Actor {
-        Actor {
-            kind: ActorKind::Administrator,
-            name: name.into(),
-        }
-    }
-
-    /// One of our own loops.
-    pub(crate) fn system(name: &str) -> Actor {
-        Actor {
-            kind: ActorKind::System,
-            name: format!("system:{name}"),
-        }
-    }
-
-    /// Whether he has a privilege. Deny unless allowed.
-    pub fn may(&self, _kind: &str, _verb: &str) -> bool {
-        match self.kind {
-            ActorKind::Anonymous => false,
-            ActorKind::Administrator | ActorKind::System => true,
-        }
-    }
-}
 
 /// Through which surface a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,6 +211,21 @@ impl Op {
             | Op::Delete { target, .. }
             | Op::Act { target, .. }
             | Op::Stream { target, .. } => Some(&target.name),
+        }
+    }
+
+    /// The object it is about, when it is about one that should be there.
+    pub fn target(&self) -> Option<&ObjectRef> {
+        match self {
+            Op::List { .. } | Op::Watch { .. } | Op::Create { .. } | Op::Batch { .. } => None,
+            // Apply may make it.
+            Op::Update { create: true, .. } => None,
+            Op::Get { target }
+            | Op::Update { target, .. }
+            | Op::Patch { target, .. }
+            | Op::Delete { target, .. }
+            | Op::Act { target, .. }
+            | Op::Stream { target, .. } => Some(target),
         }
     }
 

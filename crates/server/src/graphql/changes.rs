@@ -68,7 +68,7 @@ fn watch<'a>(
             .transpose()?,
     };
     let admitted = call.admit(call.request(op)?, None)?;
-    let events = call.app.desk.watch(&admitted)?;
+    let events = call.watch(&admitted)?;
     let open = call.app.metrics.opened("watch");
     let (call, closing) = (call.clone(), call.app.closing.clone());
     Ok(events

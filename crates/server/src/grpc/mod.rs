@@ -83,7 +83,8 @@ async fn answer(
     let (id, trace) = front::ids(&app, request.headers());
     let path = request.uri().path().to_owned();
     let ids = (id.clone(), trace.clone());
-    let call = crate::app::Call::new(app.clone(), ids, peer, runtime::Surface::Grpc);
+    let surface = runtime::Surface::Grpc;
+    let call = crate::app::Call::new(app.clone(), ids, peer, surface, request.headers());
     let actor = call.actor_name().to_owned();
     // Reflection and health are for whoever is known, like everything here.
     let known = call.need("registry", "read");

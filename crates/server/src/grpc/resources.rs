@@ -283,7 +283,7 @@ impl resources_server::Resources for Resources {
                     .transpose()?,
             };
             let admitted = asked.call.admit(asked.call.request(op)?, None)?;
-            asked.call.app.desk.watch(&admitted)
+            asked.call.watch(&admitted)
         };
         let events = opened().map_err(|error| status(&error, &asked.call.id))?;
         let id = asked.call.id.clone();

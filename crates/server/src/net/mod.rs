@@ -3,6 +3,7 @@
 mod connection;
 mod listen;
 mod peer;
+pub(crate) mod proof;
 mod systemd;
 mod tls;
 

@@ -2,7 +2,7 @@
 
 use model::Result;
 use parking_lot::Mutex;
-use runtime::{Actor, Authority};
+use runtime::{Actor, Authority, Cx, Known, Proof};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub(crate) enum Peer {
 /// A client certificate with what the authority last said about it.
 pub(crate) struct Leaf {
     der: Box<[u8]>,
-    said: Mutex<Option<(Instant, Result<Actor>)>>,
+    said: Mutex<Option<(Instant, Result<String>)>>,
 }
 
 impl Leaf {
@@ -42,16 +42,14 @@ impl Leaf {
         })
     }
 
-    fn actor(&self, authority: &dyn Authority) -> Result<Actor> {
+    fn account(&self, authority: &dyn Authority) -> Result<String> {
         let mut said = self.said.lock();
         match &*said {
-            Some((when, actor)) if when.elapsed() < LOOK_AGAIN => actor.clone(),
+            Some((when, account)) if when.elapsed() < LOOK_AGAIN => account.clone(),
             _ => {
-                let actor = authority
-                    .holder(&self.der)
-                    .map(|holder| Actor::administrator(holder.account));
-                *said = Some((Instant::now(), actor.clone()));
-                actor
+                let account = authority.holder(&self.der).map(|holder| holder.account);
+                *said = Some((Instant::now(), account.clone()));
+                account
             }
         }
     }
@@ -66,9 +64,29 @@ impl Peer {
         }
     }
 
-    /// Who it is. Root and the owner of the instance are the administrator on the local socket; over the network the
-    /// certificate says. Everybody else is anonymous; a certificate that is not accepted is an error.
-    pub(crate) fn actor(&self, authority: &dyn Authority, owner: u32) -> Result<Actor> {
+    /// Whether what the transport proved still holds.
+    pub(crate) fn stands(&self, authority: &dyn Authority) -> bool {
+        match self {
+            Peer::Remote {
+                leaf: Some(leaf), ..
+            } => leaf.account(authority).is_ok(),
+            _ => true,
+        }
+    }
+
+    /// Who sends a request over it: whom it shows a proof of, else whom the transport proves. Root and the owner of the instance are the administrator on the local socket; over the network the
+    /// certificate says. Everybody else is anonymous; a proof or certificate that is not accepted is an error.
+    pub(crate) fn actor(
+        &self,
+        cx: &Cx,
+        authority: &dyn Authority,
+        owner: u32,
+        proof: Option<Proof<'_>>,
+    ) -> Result<Actor> {
+        let known = cx.try_part::<Known>();
+        if let (Some(proof), Some(known)) = (proof, &known) {
+            return known.0.who(cx, proof, self.ip());
+        }
         match self {
             Peer::Local { uid: 0 } => Ok(Actor::administrator("root@unix")),
             Peer::Local { uid } if *uid == owner => {
@@ -77,7 +95,13 @@ impl Peer {
             Peer::Local { .. } | Peer::Remote { leaf: None, .. } => Ok(Actor::anonymous()),
             Peer::Remote {
                 leaf: Some(leaf), ..
-            } => leaf.actor(authority),
+            } => {
+                let account = leaf.account(authority)?;
+                match known {
+                    Some(known) => known.0.who(cx, Proof::Certificate(&account), self.ip()),
+                    None => Ok(Actor::administrator(account)),
+                }
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A path becomes a [`path::Route`], a route and a method become an operation, the gate decides, the desk carries out,
 //! and the answer becomes a response. Nothing here knows what a kind means.
 
+mod auth;
 mod body;
 mod events;
 mod objects;
@@ -69,6 +70,7 @@ pub(crate) async fn answer(
         Route::Whoami => session::whoami(&call),
         Route::Login => session::login(&call, request).await,
         Route::LoginCode => session::make_code(&call).await,
+        Route::Auth { step } => auth::answer(&call, step, request).await,
         Route::Watch => watch::answer(call, request).await,
         Route::Events => events::answer(call, request).await,
         Route::Explain { target } => objects::explain(&call, target).await,

@@ -8,7 +8,7 @@
 //! .../{name}/actions/{verb}
 //! .../{plural}/actions/{verb}               one verb over many of them (a declared action, or `delete`)
 //! .../{name}/streams/{stream}[/ticket]
-//! registry  surfaces  whoami  login  login/code  watch  events  explain/{kind}/{project or -}/{name}
+//! registry  surfaces  whoami  login  login/code  auth/{step}  watch  events  explain/{kind}/{project or -}/{name}
 //! ```
 
 use http::Method;
@@ -18,6 +18,7 @@ use runtime::Registry;
 /// Words that no plural may be, because they have their own meaning in a path.
 pub(crate) const RESERVED: &[&str] = &[
     "registry", "surfaces", "whoami", "login", "watch", "events", "explain", "actions", "streams",
+    "auth",
 ];
 /// The word before a project's name.
 const PROJECTS: &str = "projects";
@@ -31,6 +32,9 @@ pub(crate) enum Route {
     Whoami,
     Login,
     LoginCode,
+    Auth {
+        step: String,
+    },
     Watch,
     Events,
     Explain {
@@ -75,6 +79,8 @@ impl Route {
             | Route::Explain { .. } => {
                 vec![Method::GET]
             }
+            // By GET a browser comes back from a login elsewhere.
+            Route::Auth { .. } => vec![Method::POST, Method::GET],
             Route::Login
             | Route::LoginCode
             | Route::Action { .. }
@@ -129,7 +135,7 @@ impl Route {
             Route::Registry => "registry",
             Route::Surfaces => "surfaces",
             Route::Whoami => "whoami",
-            Route::Login | Route::LoginCode => "login",
+            Route::Login | Route::LoginCode | Route::Auth { .. } => "login",
             Route::Watch => "watch",
             Route::Events => "events",
             Route::Explain { .. } => "explain",
@@ -163,6 +169,9 @@ pub(crate) fn parse(registry: &Registry, rest: &str) -> Result<Route> {
         ["whoami"] => Ok(Route::Whoami),
         ["login"] => Ok(Route::Login),
         ["login", "code"] => Ok(Route::LoginCode),
+        ["auth", step @ ..] if !step.is_empty() => Ok(Route::Auth {
+            step: step.join("/"),
+        }),
         ["watch"] => Ok(Route::Watch),
         ["events"] => Ok(Route::Events),
         ["explain", kind, project, name] => {

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 
 /// `GET /whoami`.
 pub(super) fn whoami(call: &Call) -> Outcome {
-    let actor = call.need("session", "read")?;
+    let actor = call.somebody()?;
     Ok(reply::json(
         StatusCode::OK,
-        &json!({ "name": actor.name, "kind": actor.kind, "address": call.peer.ip() }),
+        &json!({
+            "name": actor.name, "kind": actor.kind, "user": actor.user, "credential": actor.credential,
+            "mfa": actor.mfa, "address": call.peer.ip(),
+        }),
     ))
 }
 

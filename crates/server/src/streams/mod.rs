@@ -107,8 +107,8 @@ async fn duplex(call: Call, admitted: Admitted, socket: WebSocket) {
     let (ours, theirs) = StreamIo::pair();
     let (mut from, to) = ours.split();
     let mut to = Some(to);
-    let desk = call.app.desk.clone();
-    let opened = async move { desk.open(admitted, theirs).await };
+    let caller = call.clone();
+    let opened = async move { caller.open(admitted, theirs).await };
     tokio::pin!(opened);
     let mut socket = socket::Paced::new(socket, &call.app.limits);
     let mut ended: Option<Result<()>> = None;
@@ -188,7 +188,6 @@ async fn write(call: Call, admitted: Admitted, mut body: Body) -> Outcome {
     let _open = call.app.metrics.opened("stream");
     let (ours, theirs) = StreamIo::pair();
     let (mut from, to) = ours.split();
-    let desk = call.app.desk.clone();
     let fed = async move {
         loop {
             let piece = match tokio::time::timeout(PIECE, body.frame()).await {
@@ -233,7 +232,7 @@ async fn write(call: Call, admitted: Admitted, mut body: Body) -> Outcome {
             }
             said
         };
-        let (said, opened) = tokio::join!(heard, desk.open(admitted, theirs));
+        let (said, opened) = tokio::join!(heard, call.open(admitted, theirs));
         opened.map(|()| said)
     };
     tokio::pin!(fed, work);
@@ -259,8 +258,8 @@ async fn read(call: Call, admitted: Admitted, as_sse: bool) -> Outcome {
     let (ours, theirs) = StreamIo::pair();
     // The sender is kept until the client goes: its end tells the far side to stop.
     let (mut from, to) = ours.split();
-    let desk = call.app.desk.clone();
-    let mut opened = Box::pin(async move { desk.open(admitted, theirs).await });
+    let caller = call.clone();
+    let mut opened = Box::pin(async move { caller.open(admitted, theirs).await });
     let mut ended = None;
     let first = loop {
         tokio::select! {

@@ -61,7 +61,7 @@ pub(crate) fn open(call: &Call, wanted: Vec<Op>) -> Outcome<BoxStream<'static, S
         let request = call.request(op)?;
         let admitted = call.admit(request, None)?;
         let id = call.id.clone();
-        let events = match call.app.desk.watch(&admitted) {
+        let events = match call.watch(&admitted) {
             Ok(events) => events,
             // Told in the stream, so that every transport tells it alike.
             Err(error) if error.what == What::Gone => {
