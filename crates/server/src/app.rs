@@ -234,7 +234,7 @@ impl Call {
                     () = changed => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
-                if !call.stands(&request.actor) || call.app.gate.admit(request.clone()).is_err() {
+                if !call.stands(&request.actor) || !call.app.gate.still(&request) {
                     tracing::info!(
                         request_id = call.id,
                         actor = request.actor.name,

@@ -61,6 +61,15 @@ impl Gate {
         }
     }
 
+    /// Whether what was admitted would be admitted still: asked while a stream is open.
+    pub fn still(&self, request: &Request) -> bool {
+        let mut request = request.clone();
+        let Ok(declared) = self.cx.registry().need(request.op.kind()) else {
+            return false;
+        };
+        self.check_project(declared, &request).is_ok() && self.check_right(&mut request).is_ok()
+    }
+
     fn judge(&self, request: &mut Request) -> Result<()> {
         request.change = Some(self.cx.clock().uid());
         if self.cx.life().refuses() && request.actor.kind != ActorKind::System {
@@ -78,9 +87,9 @@ impl Gate {
         }
         let declared = self.cx.registry().need(op.kind())?;
         self.check_scope(declared, op)?;
-        self.check_project(declared, &request)?;
+        self.check_project(declared, request)?;
         self.check_verb(declared, op, request.actor.kind == ActorKind::System)?;
-        self.check_right(&mut request)?;
+        self.check_right(request)?;
         let op = &request.op;
         // One line for what changes something; what only reads is in the surface's own line, unless its user is followed.
         let quiet = op.reads(declared)

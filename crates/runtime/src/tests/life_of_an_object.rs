@@ -385,6 +385,7 @@ async fn lists_page_select_project_and_sort() {
                 fields: vec!["nam".into()],
                 ..Query::default()
             },
+            &View::All,
         )
         .unwrap_err();
     assert_eq!(
