@@ -73,15 +73,18 @@ impl Request {
     }
 }
 
-/// What is wanted of which object.
-#[derive(Clone, Debug)]
+/// What is wanted of which object. What an agent may ask of the api crosses the link as it stands here; the rest does not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Op {
     /// One object.
+    #[serde(skip)]
     Get {
         /// Which.
         target: ObjectRef,
     },
     /// A page of objects.
+    #[serde(skip)]
     List {
         /// Kind.
         kind: String,
@@ -132,6 +135,7 @@ pub enum Op {
         params: Value,
     },
     /// One verb over many objects of a kind: a declared action, or `delete`.
+    #[serde(skip)]
     Batch {
         /// Kind.
         kind: String,
@@ -143,6 +147,7 @@ pub enum Op {
         body: Value,
     },
     /// Changes as they happen.
+    #[serde(skip)]
     Watch {
         /// Kind.
         kind: String,
@@ -156,6 +161,7 @@ pub enum Op {
         after: Option<Revision>,
     },
     /// A declared stream.
+    #[serde(skip)]
     Stream {
         /// Of which object.
         target: ObjectRef,

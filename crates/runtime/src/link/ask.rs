@@ -8,7 +8,7 @@ use super::{AgentLink, Hello, broken, hello};
 use crate::seat::Seated;
 use crate::trace::Trace;
 use crate::{Actor, Answer, Cx, Op, Place, Request, Run, Surface, node, object_key};
-use model::{Error, ObjectRef, Owner, Problem, Result};
+use model::{Error, Owner, Problem, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::Revision;
@@ -24,36 +24,7 @@ pub(super) struct Ask {
     id: String,
     reason: String,
     trace: Trace,
-    want: Want,
-}
-
-/// Which request.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Want {
-    Create {
-        kind: String,
-        project: Option<String>,
-        body: Value,
-    },
-    Update {
-        target: ObjectRef,
-        body: Value,
-        create: bool,
-    },
-    Patch {
-        target: ObjectRef,
-        body: Value,
-    },
-    Delete {
-        target: ObjectRef,
-        keep: Vec<String>,
-    },
-    Act {
-        target: ObjectRef,
-        verb: String,
-        params: Value,
-    },
+    op: Op,
 }
 
 /// What came of it, and the revision at which its effect can be read.
@@ -84,50 +55,13 @@ enum What {
 impl AgentLink {
     /// Has the api carry a request out.
     pub(crate) async fn ask(&self, cx: &Cx, request: Request, reason: &str) -> Result<Answer> {
-        let want = match request.op {
-            Op::Create {
-                kind,
-                project,
-                body,
-            } => Want::Create {
-                kind,
-                project,
-                body,
-            },
-            Op::Update {
-                target,
-                body,
-                create,
-            } => Want::Update {
-                target,
-                body,
-                create,
-            },
-            Op::Patch { target, body } => Want::Patch { target, body },
-            Op::Delete { target, keep } => Want::Delete { target, keep },
-            Op::Act {
-                target,
-                verb,
-                params,
-            } => Want::Act {
-                target,
-                verb,
-                params,
-            },
-            Op::Batch { .. } => {
-                return Err(Error::internal("batches are what people ask for"));
-            }
-            Op::Get { .. } | Op::List { .. } | Op::Watch { .. } | Op::Stream { .. } => {
-                return Err(Error::internal("an agent reads from its own cache"));
-            }
-        };
         let mux = self.connected().await.map_err(broken)?;
         let mut stream = mux.open().await?;
         let ask = Box::new(Ask {
             id: request.id,
             reason: reason.to_owned(),
             trace: request.trace,
-            want,
+            op: request.op,
         });
         hello(&mut stream, &Hello::Ask { ask }).await?;
         stream.flush().await.map_err(broken)?;
@@ -177,50 +111,19 @@ pub(super) async fn answer(cx: &Cx, scope: &NodeScope, ask: Ask, mut stream: Box
 }
 
 async fn carry_out(cx: &Cx, scope: &NodeScope, ask: Ask) -> Result<What> {
-    let op = match ask.want {
-        Want::Create {
-            kind,
-            project,
-            body,
-        } => Op::Create {
-            kind,
-            project,
-            body,
-        },
-        Want::Update {
-            target,
-            body,
-            create,
-        } => Op::Update {
-            target,
-            body,
-            create,
-        },
-        Want::Patch { target, body } => Op::Patch { target, body },
-        Want::Delete { target, keep } => Op::Delete { target, keep },
-        Want::Act {
-            target,
-            verb,
-            params,
-        } => Op::Act {
-            target,
-            verb,
-            params,
-        },
-    };
-    if let Err(why) = may_ask(cx, scope, &op) {
+    if let Err(why) = may_ask(cx, scope, &ask.op) {
         let error = Error::denied(format!(
             "the agent of node `{}` may not {} {} `{}`: {why}",
             scope.node(),
-            op.privilege_verb(),
-            op.kind(),
-            op.name().unwrap_or_default()
+            ask.op.privilege_verb(),
+            ask.op.kind(),
+            ask.op.name().unwrap_or_default()
         ));
         tracing::warn!(node = scope.node(), %error, "a request of an agent was refused");
         return Err(error);
     }
     let actor = Actor::system(&format!("{}@{}", ask.reason, scope.node()));
-    let mut request = Request::new(ask.id, actor, Surface::Inside, op);
+    let mut request = Request::new(ask.id, actor, Surface::Inside, ask.op);
     request.trace = ask.trace;
     let admitted = cx.gate().admit(request)?;
     let json = |bytes: &[u8]| {
@@ -295,5 +198,30 @@ fn may_ask(cx: &Cx, scope: &NodeScope, op: &Op) -> std::result::Result<(), Strin
             }
         }
         _ => Err("an agent reads from its own cache".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ObjectRef;
+    use serde_json::json;
+
+    #[test]
+    fn what_changes_something_crosses_the_link_and_reads_do_not() {
+        let target = ObjectRef {
+            kind: "volume".into(),
+            project: Some("default".into()),
+            name: "data".into(),
+        };
+        let crossed = serde_json::to_value(Op::Delete {
+            target: target.clone(),
+            keep: vec!["snapshot".into()],
+        });
+        let crossed: Op = serde_json::from_value(crossed.unwrap()).unwrap();
+        assert!(matches!(&crossed, Op::Delete { keep, .. } if keep == &["snapshot"]));
+        assert!(serde_json::to_value(Op::Get { target }).is_err());
+        let made_up = json!({"get": {"target": {"kind": "volume", "name": "data"}}});
+        assert!(serde_json::from_value::<Op>(made_up).is_err());
     }
 }
