@@ -23,12 +23,25 @@ impl Controller for Placement {
     }
 
     fn watches(&self) -> Vec<Watch> {
-        vec![Watch::Twin(Vm::KIND.name), Watch::All(Node::KIND.name)]
+        vec![
+            Watch::Twin(Vm::KIND.name),
+            Watch::Map(Node::KIND.name, |cx, _| unplaced(cx)),
+        ]
     }
 
     fn reconcile<'a>(&'a self, cx: &'a Cx, key: &'a Key) -> BoxFuture<'a, Result<Next>> {
         Box::pin(reconcile(cx, key))
     }
+}
+
+/// Those without a node: a change of a node means nothing to the others.
+fn unplaced(cx: &Cx) -> Vec<Key> {
+    let node = KIND.columns.iter().position(|c| c.path == "spec.node");
+    let rows = cx.cache().rows(KIND.name, None);
+    rows.iter()
+        .filter(|row| node.is_some_and(|at| matches!(&*row.columns[at], "null" | "")))
+        .map(|row| row.key.clone())
+        .collect()
 }
 
 async fn reconcile(cx: &Cx, key: &Key) -> Result<Next> {
@@ -146,4 +159,65 @@ async fn say(cx: &Cx, key: &Key, choice: std::result::Result<&str, &String>) -> 
         Ok(_) => Next::Settled,
         Err(why) => Next::WaitingFor(why.clone()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SUBSYSTEMS;
+    use crate::vm::hypervisor::Guests;
+    use crate::vm::stand_in::World;
+    use runtime::node::{Facts, NodeStatus};
+    use runtime::{Actor, CxBuilder, Engine, Registry, Request, Surface, node};
+    use std::time::Duration;
+
+    async fn create(cx: &Cx, name: &str) {
+        let op = Op::Create {
+            kind: "vm".into(),
+            project: Some("default".into()),
+            body: json!({"metadata": {"name": name}, "spec": {}}),
+        };
+        let request = Request::new("r1", Actor::administrator("tester"), Surface::Rest, op);
+        let admitted = cx.gate().admit(request).unwrap();
+        cx.desk().carry_out(admitted).await.unwrap();
+    }
+
+    async fn until(what: &str, so: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if so() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{what}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_a_node_wakes_those_without_one() {
+        let registry = Registry::new(&[runtime::SUBSYSTEMS, SUBSYSTEMS]).unwrap();
+        let cx = CxBuilder::new(registry, store::Memory::new())
+            .part(Arc::new(Facts::new(NodeStatus::default())))
+            .part(Arc::new(Guests::new(Arc::new(World::default()))))
+            .build()
+            .await
+            .unwrap();
+        Engine::start(&cx);
+        create(&cx, "web1").await;
+        let key = cx.key::<Assignment>(Some("default"), "web1");
+        until("web1 waits for a node", || unplaced(&cx) == [key.clone()]).await;
+        node::attend(&cx).await.unwrap();
+        let placed = |name: &str| {
+            let found = cx.get::<Assignment>(Some("default"), name);
+            found.is_some_and(|a| a.spec.node.is_some())
+        };
+        // Sooner than its own second look.
+        let before = tokio::time::Instant::now();
+        until("web1 is placed", || placed("web1")).await;
+        assert!(before.elapsed() < Duration::from_secs(20));
+        assert_eq!(unplaced(&cx), []);
+        create(&cx, "web2").await;
+        until("web2 is placed", || placed("web2")).await;
+        assert_eq!(unplaced(&cx), []);
+        cx.life().stop(Duration::from_secs(5)).await;
+    }
 }

@@ -52,8 +52,6 @@ pub enum Watch {
     Owners(&'static str),
     /// A change of an object of this kind wakes the one of mine with the same name, also when mine is not made yet.
     Twin(&'static str),
-    /// A change of an object of this kind wakes all of mine, and the twins of those that are not made yet.
-    All(&'static str),
     /// A change of an object of this kind wakes these, which exist.
     Map(&'static str, fn(&Cx, &Key) -> Vec<Key>),
 }
@@ -202,7 +200,6 @@ fn wake(cx: &Cx, own: &str, watches: &[Watch], delta: &Delta, queue: &Queue) {
                     queue.push_now(key);
                 }
             }
-            Watch::All(kind) if *kind == delta.kind => every(cx, own, watches, queue),
             Watch::Map(kind, map) if *kind == delta.kind => {
                 for key in map(cx, &delta.key) {
                     queue.push_now(key);
