@@ -163,22 +163,34 @@ impl Handle {
         DriverError::Qmp { guest, source }
     }
 
-    /// Stops the guest's processors, and returns when they stand.
+    /// Stops the guest's processors, and returns when they stand and [`Handle::state`] says so.
     ///
     /// # Errors
     /// When QEMU is gone or refuses.
     pub async fn pause(&self) -> Result<(), DriverError> {
         let qmp = self.qmp().await?;
-        qmp.stop().await.map_err(|error| self.qmp_error(error))
+        qmp.stop().await.map_err(|error| self.qmp_error(error))?;
+        self.told(|state| *state != RunState::Running).await;
+        Ok(())
     }
 
-    /// Lets the guest's processors run (on).
+    /// Lets the guest's processors run (on), and returns when [`Handle::state`] says so.
     ///
     /// # Errors
     /// When QEMU is gone or refuses, as after a guest has powered off.
     pub async fn resume(&self) -> Result<(), DriverError> {
         let qmp = self.qmp().await?;
-        qmp.cont().await.map_err(|error| self.qmp_error(error))
+        qmp.cont().await.map_err(|error| self.qmp_error(error))?;
+        self.told(|state| !matches!(state, RunState::Paused(_)))
+            .await;
+        Ok(())
+    }
+
+    /// Waits until the state shows what a command did: whoever looks next would else give the same command again. A disk
+    /// that fails anew at once may hide it, so the wait is short.
+    async fn told(&self, so: impl FnMut(&RunState) -> bool) {
+        let mut state = self.state();
+        let _ = tokio::time::timeout(Duration::from_secs(1), state.wait_for(so)).await;
     }
 
     /// The reset button.
