@@ -38,7 +38,7 @@ pub mod trace;
 
 pub use authority::{Authority, CaCertificate, Holder, Issued, LoginCode, TlsIdentity};
 pub use cache::{Cache, Delta, Listed, Query, Row};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Bearing, Clock, ManualClock, SystemClock};
 pub use cx::{Cx, CxBuilder, Obj};
 pub use desk::{Answer, Desk, WatchEvent};
 pub use draft::Draft;

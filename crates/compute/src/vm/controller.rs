@@ -14,7 +14,7 @@ use model::{Kind, Resource, Result, Timestamp};
 use parking_lot::Mutex;
 use runtime::Key;
 use runtime::event::Severity;
-use runtime::{Controller, Cx, Next, Obj, Watch, object_ref};
+use runtime::{Bearing, Controller, Cx, Next, Obj, Watch, object_ref};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::volume::Volume;
@@ -188,6 +188,8 @@ impl Pass<'_> {
             }),
             seen => seen.clone(),
         };
+        let (bearing, clock) = (&self.status.stopping_bearing, self.cx.clock().bearing());
+        let asked = |at: Option<Timestamp>| at.map(|at| bearing.restate(at, &clock));
         Seen {
             guest,
             missing,
@@ -196,8 +198,8 @@ impl Pass<'_> {
             last_exit: self.status.last_exit.clone(),
             crashes: self.status.crashes,
             starts: self.status.starts,
-            stopping_since: self.status.stopping_since,
-            shutdown_asked: self.status.shutdown_asked,
+            stopping_since: asked(self.status.stopping_since),
+            shutdown_asked: asked(self.status.shutdown_asked),
             changes,
             deleting: self.leaving(),
         }
@@ -212,10 +214,14 @@ impl Pass<'_> {
             Step::AskShutdown => {
                 // Written first: the time-out runs also when the guest cannot be asked, and after a crash of ours it
                 // is asked again.
-                let now = self.cx.clock().now();
+                let (now, bearing) = (self.cx.clock().now(), self.cx.clock().bearing());
                 self.edit(|s| {
-                    s.stopping_since = s.stopping_since.or(Some(now));
+                    let since = s
+                        .stopping_since
+                        .map(|at| s.stopping_bearing.restate(at, &bearing));
+                    s.stopping_since = since.or(Some(now));
                     s.shutdown_asked = Some(now);
+                    s.stopping_bearing = bearing.clone();
                 })
                 .await?;
                 self.ask(Ask::Shutdown).await
@@ -271,6 +277,7 @@ impl Pass<'_> {
             s.crashes = crashes;
             s.stopping_since = None;
             s.shutdown_asked = None;
+            s.stopping_bearing = Bearing::default();
         })
         .await?;
         let spec = view.runs.as_deref().unwrap_or(&self.vm.spec);

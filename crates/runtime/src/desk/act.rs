@@ -114,6 +114,7 @@ impl Desk {
             generation: old.meta.generation,
             edits: Vec::new(),
             deadline: now.plus(Duration::from_secs(action.deadline)),
+            bearing: self.cx.clock().bearing(),
             cancel: false,
             batch: None,
             parent: request.parent.clone(),

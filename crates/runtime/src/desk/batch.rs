@@ -72,6 +72,7 @@ impl Desk {
             generation: 0,
             edits: Vec::new(),
             deadline: now.plus(Duration::from_secs(each.saturating_mul(rounds) + SLACK)),
+            bearing: self.cx.clock().bearing(),
             cancel: false,
             batch: Some(batch.clone()),
             parent: request.parent.clone(),

@@ -1,11 +1,11 @@
 //! Waits for intents to come true. Woken by changes of tasks and their targets, and by deadlines; never polls.
 
-use super::types::{KIND, Task, TaskState};
+use super::types::{KIND, Task, TaskSpec, TaskState};
 use crate::desk::key_of;
 use crate::event::Severity;
 use crate::trace::Cause;
-use crate::{Cx, Obj, Run, Until, object_key};
-use model::ObjectRef;
+use crate::{Bearing, Cx, Obj, Run, Until, object_key};
+use model::{ObjectRef, Timestamp};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,25 +13,37 @@ use std::time::Duration;
 use store::Key;
 use tokio::sync::broadcast::error::RecvError;
 
+/// How long it sleeps at most: a suspended host wakes without a word.
+const MOST_SLEEP: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct Open {
     by_target: HashMap<Key, Vec<Key>>,
-    tasks: BTreeMap<Key, (Key, i64)>,
+    tasks: BTreeMap<Key, Waits>,
+}
+
+/// For which object, and until when.
+struct Waits {
+    target: Key,
+    deadline: Timestamp,
+    bearing: Bearing,
 }
 
 impl Open {
-    fn insert(&mut self, task: &Key, target: Key, deadline: i64) {
-        if self
-            .tasks
-            .insert(task.clone(), (target.clone(), deadline))
-            .is_none()
-        {
+    fn insert(&mut self, task: &Key, spec: &TaskSpec) {
+        let target = key_of(&spec.target);
+        let waits = Waits {
+            target: target.clone(),
+            deadline: spec.deadline,
+            bearing: spec.bearing.clone(),
+        };
+        if self.tasks.insert(task.clone(), waits).is_none() {
             self.by_target.entry(target).or_default().push(task.clone());
         }
     }
 
     fn remove(&mut self, task: &Key) {
-        if let Some((target, _)) = self.tasks.remove(task)
+        if let Some(Waits { target, .. }) = self.tasks.remove(task)
             && let Some(list) = self.by_target.get_mut(&target)
         {
             list.retain(|k| k != task);
@@ -41,8 +53,10 @@ impl Open {
         }
     }
 
-    fn next_deadline(&self) -> Option<i64> {
-        self.tasks.values().map(|(_, d)| *d).min()
+    /// Each task with its deadline, by the wall clock as it stands now.
+    fn deadlines(&self, now: Bearing) -> impl Iterator<Item = (&Key, Timestamp)> {
+        let due = move |waits: &Waits| waits.bearing.restate(waits.deadline, &now);
+        self.tasks.iter().map(move |(key, waits)| (key, due(waits)))
     }
 }
 
@@ -55,15 +69,14 @@ pub(super) async fn run(cx: Cx) {
         for key in due.drain(..) {
             look(&cx, &mut open, &key).await;
         }
-        let now = cx.clock().now().millis();
-        let sleep = open
-            .next_deadline()
-            .map(|d| Duration::from_millis((d - now).clamp(0, 60_000) as u64 + 1));
+        let now = cx.clock().now();
+        let next = open.deadlines(cx.clock().bearing()).map(|(_, at)| at).min();
+        let sleep = next.map(|at| at.since(now).min(MOST_SLEEP) + Duration::from_millis(1));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(sleep.unwrap_or(Duration::from_secs(3600))) => {
-                let now = cx.clock().now().millis();
-                due = open.tasks.iter().filter(|(_, (_, d))| *d <= now).map(|(k, _)| k.clone()).collect();
+                let (now, bearing) = (cx.clock().now(), cx.clock().bearing());
+                due = open.deadlines(bearing).filter(|(_, at)| *at <= now).map(|(key, _)| key.clone()).collect();
             }
             delta = deltas.recv() => match delta {
                 Ok(delta) if delta.kind == KIND.name => due = vec![delta.key.clone()],
@@ -95,7 +108,7 @@ async fn look(cx: &Cx, open: &mut Open, key: &Key) {
         open.remove(key);
         return;
     }
-    open.insert(key, key_of(&task.spec.target), task.spec.deadline.millis());
+    open.insert(key, &task.spec);
     let verdict = judge(cx, &task);
     if let Err(error) = write(cx, key, &task, &verdict).await {
         tracing::warn!(task = %task.metadata.name, ?error, "task cannot be written");
@@ -172,7 +185,7 @@ fn judge(cx: &Cx, task: &Arc<Obj<Task>>) -> Verdict {
     match verdict {
         Until::Done => ended(TaskState::Succeeded, "", ""),
         Until::Failed(why) => Verdict::Ended(TaskState::Failed, "FAILED", why),
-        Until::Waiting(_) if cx.clock().now() >= spec.deadline => Verdict::Ended(
+        Until::Waiting(_) if cx.clock().now() >= spec.due(cx.clock()) => Verdict::Ended(
             TaskState::Failed,
             "DEADLINE",
             format!("not done in time: {}", waiting_for(&object)),

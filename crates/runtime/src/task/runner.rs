@@ -182,7 +182,7 @@ async fn drive(cx: &Cx, key: &Key, task: &Arc<Obj<Task>>, token: CancellationTok
             None => Journal::read(cx, uid).await?,
         };
         let proc = Proc::new(cx, key, task, before, token.clone());
-        let left = task.spec.deadline.since(cx.clock().now());
+        let left = task.spec.due(cx.clock()).since(cx.clock().now());
         let ended = tokio::time::timeout(
             left,
             AssertUnwindSafe(function(proc.clone())).catch_unwind(),

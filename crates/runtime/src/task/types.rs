@@ -2,7 +2,7 @@
 
 use super::batch::{Batch, TargetStatus};
 use crate::trace::Cause;
-use crate::{Place, Trace};
+use crate::{Bearing, Clock, Place, Trace};
 use model::{
     Action, Column, Condition, Danger, Kind, ObjectRef, Resource, Scope, StreamKind, Timestamp,
     Uid, Unit, Verb, Way, WorkStyle, schema,
@@ -112,6 +112,9 @@ pub struct TaskSpec {
     pub edits: Vec<Edit>,
     /// When it has failed.
     pub deadline: Timestamp,
+    /// Where the clock stood when the deadline was set: one that is set forward later cuts nothing short.
+    #[serde(default, skip_serializing_if = "Bearing::is_unknown")]
+    pub bearing: Bearing,
     /// Set to end it early.
     #[serde(default)]
     pub cancel: bool,
@@ -124,6 +127,11 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// The deadline, by the wall clock as it stands now.
+    pub(crate) fn due(&self, clock: &dyn Clock) -> Timestamp {
+        self.bearing.restate(self.deadline, &clock.bearing())
+    }
+
     /// What the task goes back to.
     pub(crate) fn cause(&self) -> Cause {
         Cause {

@@ -50,6 +50,44 @@ async fn an_intent_that_does_not_come_true_in_time_has_failed() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_jumps_cuts_no_task_short() {
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let cx = CxBuilder::new(registry(), Memory::new())
+        .part(Arc::new(Bench::default()))
+        .clock(clock.clone())
+        .build()
+        .await
+        .unwrap();
+    Engine::start(&cx);
+    create(&cx, "a", json!({})).await.unwrap();
+    let glow = act_with(&cx, lamp("a"), "glow", json!({ "to": 42 }));
+    let task = glow.await.unwrap();
+    let shine = async |on: bool| {
+        let body = json!({ "spec": { "on": on } });
+        let target = lamp("a");
+        ask(&cx, Op::Patch { target, body }).await.unwrap();
+        let so = move |o: Option<&Value>| o.is_some_and(|o| o["status"]["shines"] == on);
+        until(&cx, &lamp("a"), so).await;
+    };
+    let key = object_key("task", Some("default"), &task.name);
+    // Each change of the lamp has the task looked at.
+    for (on, jump) in [(true, 3_600_000), (false, -7_200_000)] {
+        clock.jump(jump);
+        shine(on).await;
+        let waits = cx.cache().row("task", &key).unwrap().value().unwrap();
+        assert_eq!(state(&waits).0, "running", "{waits}");
+    }
+    clock.pass(299_000);
+    shine(true).await;
+    let waits = cx.cache().row("task", &key).unwrap().value().unwrap();
+    assert_eq!(state(&waits).0, "running", "{waits}");
+    clock.pass(2_000);
+    shine(false).await;
+    let end = ended(&cx, &task).await;
+    assert_eq!(state(&end), ("failed", "DEADLINE"), "{end}");
+}
+
+#[tokio::test]
 async fn a_procedure_that_is_late_is_undone_and_lets_go() {
     let (cx, bench) = world().await;
     let task = act(&cx, "a", "stall").await.unwrap();

@@ -6,6 +6,7 @@ use super::super::rules::{Guest, Seen, Step, difference, phase};
 use super::super::types::{DiskStatus, NicStatus, Power, State, VmSpec, VmStatus};
 use super::Pass;
 use model::{Condition, ConditionStatus, Result, Timestamp};
+use runtime::Bearing;
 
 impl Pass<'_> {
     pub(super) async fn report(&mut self, view: &View, seen: &Seen, steps: &[Step]) -> Result<()> {
@@ -15,7 +16,7 @@ impl Pass<'_> {
             state = State::Starting;
         }
         let mut wanted = self.status.clone();
-        self.fill(&mut wanted, view, state, now);
+        self.fill(&mut wanted, view, seen, state, now);
         self.conditions(&mut wanted, view, seen, steps, now);
         if wanted == self.status {
             return Ok(());
@@ -46,7 +47,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn fill(&self, s: &mut VmStatus, view: &View, state: State, now: Timestamp) {
+    fn fill(&self, s: &mut VmStatus, view: &View, seen: &Seen, state: State, now: Timestamp) {
         if s.state != state || s.since.is_none() {
             s.since = Some(now);
         }
@@ -72,12 +73,13 @@ impl Pass<'_> {
         s.last_exit = None;
         // Asked to shut down and then wanted on again: if it has not followed by now, it will not.
         let timeout = self.vm.spec.power_off.timeout.duration();
-        let stale = s
+        let stale = seen
             .stopping_since
             .is_some_and(|since| now.since(since) > timeout);
         if self.vm.spec.power != Power::Off && stale {
             s.stopping_since = None;
             s.shutdown_asked = None;
+            s.stopping_bearing = Bearing::default();
         }
         if s.boot.is_empty() {
             s.boot = self.hypervisor.host().boot;

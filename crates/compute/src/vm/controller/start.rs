@@ -6,6 +6,7 @@ use super::super::types::{Exit, ExitReason, State};
 use super::super::{disks, nics};
 use super::{Pass, crashes_after};
 use model::{Error, Result, What};
+use runtime::Bearing;
 use runtime::event::Severity;
 
 impl Pass<'_> {
@@ -25,6 +26,7 @@ impl Pass<'_> {
                     s.last_exit = None;
                     s.stopping_since = None;
                     s.shutdown_asked = None;
+                    s.stopping_bearing = Bearing::default();
                 })
                 .await?;
                 let object = &self.id.object;

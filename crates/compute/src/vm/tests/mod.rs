@@ -11,6 +11,7 @@
 //! guest NAME EVENT            shuts-down | panics | dies | resets | disk-full | ignores-shutdown | boots-for-25s
 //! noise NAME SECONDS MOST     time passes, in which the object changes at most so often
 //! after SECONDS               time passes
+//! clock SECONDS               the wall clock is set forward by so much, or back
 //! agent-restarts              our processes end and come back
 //! host-reboots                guests are gone, the boot is another
 //! is NAME WORD=VALUE ...      what the status says, within five seconds
@@ -23,19 +24,25 @@ use super::stand_in::World;
 use crate::SUBSYSTEMS;
 use model::{ObjectRef, Result, Timestamp};
 use runtime::node::{Facts, NodeStatus};
-use runtime::{Actor, Answer, Clock, Cx, CxBuilder, Engine, Op, Registry, Request, Surface, node};
+use runtime::{
+    Actor, Answer, Bearing, Clock, Cx, CxBuilder, Engine, Op, Registry, Request, Surface, node,
+};
 use serde_json::{Value, json};
 
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A clock that follows the virtual time of the test.
+/// A clock that follows the virtual time of the test, and jumps when it is told.
 struct Virtual(Instant, runtime::ManualClock);
 
 impl Clock for Virtual {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_800_000_000_000).plus(self.0.elapsed())
+        let jumped = self.1.now().millis();
+        Timestamp::from_millis(1_800_000_000_000 + jumped).plus(self.0.elapsed())
+    }
+    fn bearing(&self) -> Bearing {
+        self.1.bearing()
     }
     fn fill(&self, bytes: &mut [u8]) {
         self.1.fill(bytes);
@@ -218,6 +225,7 @@ impl Play {
                 }
                 assert!(changes <= rest.parse().unwrap(), "{changes} changes");
             }
+            "clock" => self.clock.1.jump(name.parse::<i64>().unwrap() * 1000),
             "agent-restarts" => self.restart().await,
             "host-reboots" => {
                 self.cx.life().stop(Duration::from_secs(5)).await;
@@ -278,4 +286,4 @@ macro_rules! scenarios {
     )*};
 }
 
-scenarios! { power crashes guest_shutdown adoption host_reboot resets changes deletion looks }
+scenarios! { power clock crashes guest_shutdown adoption host_reboot resets changes deletion looks }

@@ -1,6 +1,7 @@
 //! What is: written by the agent of the node the VM is assigned to, and by nobody else.
 
 use model::{Condition, Timestamp};
+use runtime::Bearing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct VmStatus {
     /// When the guest was last asked to shut down. It is asked again every 10 s: one that boots does not listen yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shutdown_asked: Option<Timestamp>,
+    /// Where the clock stood then: one that is set forward meanwhile leaves the guest its time.
+    #[serde(default, skip_serializing_if = "Bearing::is_unknown")]
+    pub stopping_bearing: Bearing,
     /// Virtual CPUs that the running guest has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
