@@ -34,6 +34,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let lines = TaskLogs::new(Arc::new(FileLines::new(&streams.join("tasks"))));
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
     let trail = AuditTrail::new(Arc::new(FileTrail::open(&streams.join("audit")).await?));
+    let (rules, access) = identity::access::parts();
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())
@@ -42,6 +43,8 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(Arc::new(lines))
         .part(sqlite.clone())
         .part(Arc::new(trail))
+        .part(rules.clone())
+        .part(access)
         .build()
         .await?;
     levels.follow(&cx);
@@ -61,6 +64,9 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     if identity::project::make_default(&cx).await? {
         tracing::info!("the project `default` was made");
     }
+    identity::role::make_built_in(&cx).await?;
+    cx.life()
+        .spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;
     store_kind::make(&cx).await?;
     Engine::start(&cx);

@@ -4,10 +4,13 @@
 //! It holds no socket and serves nobody: `server` reaches it through [`runtime::Authority`]. The only identity for now
 //! is one administrator.
 
+pub mod access;
 pub mod ca;
 mod files;
+pub mod grant;
 pub mod login;
 pub mod project;
+pub mod role;
 
 pub use ca::{Ca, CaConfig};
 
@@ -22,4 +25,4 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub const ADMINISTRATOR: &str = "administrator";
 
 /// What this crate declares.
-pub static SUBSYSTEMS: &[&Subsystem] = &[&project::SUBSYSTEM];
+pub static SUBSYSTEMS: &[&Subsystem] = &[&project::SUBSYSTEM, &role::SUBSYSTEM, &grant::SUBSYSTEM];

@@ -166,10 +166,10 @@ impl Pass<'_> {
 
     fn seen(&self, view: &View, missing: Option<String>, waited: Duration, now: Timestamp) -> Seen {
         let host = self.hypervisor.host();
-        let mut changes: Vec<Change> = view.torn.iter().cloned().map(Change::Mend).collect();
-        if let Some(runs) = &view.runs {
-            changes.extend(difference(runs, &self.vm.spec.masked()).hot);
-        }
+        let changes = match &view.runs {
+            Some(runs) => difference(runs, &self.vm.spec.masked()).hot,
+            None => Vec::new(),
+        };
         // Only a VM that ran before this boot of the host waits for others.
         let again = !self.status.boot.is_empty() && self.status.boot != host.boot;
         let turn = again
@@ -251,16 +251,6 @@ impl Pass<'_> {
             Change::Unplug(name) => {
                 self.ask(Ask::Unplug(name.clone())).await?;
                 return nics::close(self.cx, &self.id, &name).await;
-            }
-            Change::Mend(name) => {
-                let user = self.hypervisor.user(&self.id);
-                self.ask(Ask::Mend(name.clone(), user)).await?;
-                let why = format!("the tap of `{name}` was deleted on the host and is made anew");
-                let object = &self.id.object;
-                self.cx
-                    .event(object, "vm.nic-mended", &why, Severity::Warning)
-                    .await;
-                return Ok(());
             }
             Change::Link(name, up) => Ask::Link(name, up),
         };

@@ -103,8 +103,6 @@ pub struct View {
     pub qemu: String,
     /// What the guest agent says.
     pub agent: AgentView,
-    /// Its network interfaces whose end on the host somebody deleted.
-    pub torn: Vec<String>,
 }
 
 impl View {
@@ -118,7 +116,6 @@ impl View {
             acceleration: String::new(),
             qemu: String::new(),
             agent: AgentView::default(),
-            torn: Vec::new(),
         }
     }
 }
@@ -165,8 +162,6 @@ pub enum Ask {
     Plug(NicSource),
     /// Remove a network interface.
     Unplug(String),
-    /// Give a network interface its end on the host back, which was deleted, for a QEMU that runs as this user.
-    Mend(String, u32),
     /// Plug a cable in or out.
     Link(String, bool),
     /// Press these keys at once, by their QEMU names.

@@ -27,8 +27,6 @@ struct Fake {
     ignores_shutdown: bool,
     /// Until when its kernel does not listen.
     boots_until: Option<Timestamp>,
-    /// Network interfaces whose end on the host is gone.
-    torn: Vec<String>,
     inside: Inside,
 }
 
@@ -296,7 +294,6 @@ impl Hypervisor for World {
                 acceleration: "tcg".into(),
                 qemu: "10.0.2".into(),
                 agent: AgentView::default(),
-                torn: fake.torn.clone(),
             })
         })
     }
@@ -318,7 +315,6 @@ impl Hypervisor for World {
                 started: cx.clock().now(),
                 ignores_shutdown: false,
                 boots_until: None,
-                torn: Vec::new(),
                 inside: Inside::default(),
             };
             self.0.lock().guests.insert(launch.vm.uid, fake);

@@ -7,8 +7,6 @@ use super::disk::Disk;
 use super::driver::DriverError;
 use super::handle::Handle;
 use super::nic::Nic;
-use crate::net::Netns;
-use crate::net::tap::{self, Wire};
 use crate::qmp::{HotpluggableCpu, Qmp, QmpError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -188,29 +186,6 @@ impl Handle {
         }
     }
 
-    /// Gives a network card whose tap was deleted on the host its tap back, by the descriptor that QEMU still holds.
-    ///
-    /// # Errors
-    /// When QEMU is gone or has no such card, or the kernel refuses.
-    pub async fn mend_nic(
-        &self,
-        nic: &Nic,
-        netns: &Netns,
-        tap: &str,
-        owner: u32,
-    ) -> Result<(), DriverError> {
-        let qmp = self.qmp().await?;
-        let networks = qmp.info_network().await.map_err(|e| self.qmp_error(e))?;
-        let Some(fd) = descriptor(&networks, &nic.netdev_id()) else {
-            return Err(self.refused(format!("it has no tap for {}", nic.netdev_id())));
-        };
-        // Only virtio cards agree on anything with their guest; for others the kernel's own values hold.
-        let path = format!("/machine/peripheral/{}/virtio-backend", nic.device_id());
-        let agreed = qmp.virtio_features(&path).await.unwrap_or_default();
-        let mended = tap::mend(netns, self.pid(), fd, tap, owner, wire(&agreed)).await;
-        mended.map_err(|error| self.refused(format!("{error:#}")))
-    }
-
     /// Plugs or unplugs processors until there are `vcpus`. Those from the start stay: only plugged ones can go, and only when
     /// the guest lets them (30 s each).
     ///
@@ -331,38 +306,6 @@ impl Handle {
     }
 }
 
-/// The descriptor of a network backend, from the monitor's `info network`: `net-nic0: index=0,type=tap,fd=23`.
-fn descriptor(networks: &str, id: &str) -> Option<u32> {
-    let mut lines = networks
-        .lines()
-        .map(|line| line.trim_start_matches([' ', '\\']));
-    let line = lines.find_map(|line| line.strip_prefix(id)?.strip_prefix(": "))?;
-    let fd = line.split(',').find_map(|part| part.strip_prefix("fd="))?;
-    fd.trim().parse().ok()
-}
-
-/// What features that guest and card agreed on mean for the tap. Each is QEMU's text: its name, a colon, an explanation.
-fn wire(agreed: &[String]) -> Wire {
-    let has = |name: &str| {
-        agreed
-            .iter()
-            .any(|text| text.split(':').next() == Some(name))
-    };
-    let long = has("VIRTIO_F_VERSION_1") || has("VIRTIO_NET_F_MRG_RXBUF");
-    // TUN_F_* of linux/if_tun.h.
-    let offload = [
-        ("VIRTIO_NET_F_GUEST_CSUM", 0x01),
-        ("VIRTIO_NET_F_GUEST_TSO4", 0x02),
-        ("VIRTIO_NET_F_GUEST_TSO6", 0x04),
-        ("VIRTIO_NET_F_GUEST_ECN", 0x08),
-    ];
-    let offload = offload.iter().filter(|(name, _)| has(name));
-    Wire {
-        header: if long { 12 } else { 10 },
-        offload: offload.fold(0, |all, (_, bit)| all | bit),
-    }
-}
-
 /// A file in memory: our end, and one that can only be written, as QEMU opens it.
 fn memory_file() -> io::Result<(File, OwnedFd)> {
     let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
@@ -371,40 +314,4 @@ fn memory_file() -> io::Result<(File, OwnedFd)> {
     let path = format!("/proc/self/fd/{}", ours.as_raw_fd());
     let theirs = File::options().write(true).open(path)?;
     Ok((ours, theirs.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_descriptor_of_a_card_is_found_among_others() {
-        let said = "dev-nic1: index=0,type=nic,model=virtio-net-pci,macaddr=52:54:00:00:00:01\r\n \\ net-nic1: index=0,type=tap,fd=31\r\nnet-nic10: index=0,type=tap,fd=7\r\n";
-        assert_eq!(descriptor(said, "net-nic1"), Some(31));
-        assert_eq!(descriptor(said, "net-nic10"), Some(7));
-        assert_eq!(descriptor(said, "net-nic2"), None);
-        assert_eq!(descriptor(said, "dev-nic1"), None);
-    }
-
-    #[test]
-    fn a_tap_is_told_what_the_guest_can_take() {
-        let plain = Wire {
-            header: 10,
-            offload: 0,
-        };
-        assert_eq!(wire(&[]), plain);
-        let agreed = [
-            "VIRTIO_F_VERSION_1: Device compliant for v1 spec (legacy)",
-            "VIRTIO_NET_F_GUEST_CSUM: Driver handles packets",
-            "VIRTIO_NET_F_GUEST_TSO4: Driver can receive TSOv4",
-        ];
-        let told = wire(&agreed.map(str::to_owned));
-        assert_eq!(
-            told,
-            Wire {
-                header: 12,
-                offload: 3
-            }
-        );
-    }
 }

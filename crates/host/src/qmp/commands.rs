@@ -267,25 +267,6 @@ impl Qmp {
         self.act("netdev_del", json!({ "id": id })).await
     }
 
-    /// What QEMU's monitor tells about its network cards and backends, as text: QMP has no other word for a descriptor.
-    pub async fn info_network(&self) -> Result<String> {
-        let line = json!({ "command-line": "info network" });
-        self.query("human-monitor-command", line).await
-    }
-
-    /// The features that a virtio device and its driver in the guest agreed on, each as its name, a colon, an explanation.
-    pub async fn virtio_features(&self, path: &str) -> Result<Vec<String>> {
-        let status = self
-            .execute("x-query-virtio-status", json!({ "path": path }))
-            .await?;
-        let lists = ["dev-features", "transports"];
-        let agreed = lists
-            .iter()
-            .flat_map(|list| status["guest-features"][list].as_array());
-        let texts = agreed.flatten().filter_map(Value::as_str);
-        Ok(texts.map(str::to_owned).collect())
-    }
-
     /// Plugs or pulls a NIC's cable.
     pub async fn set_link(&self, id: &str, up: bool) -> Result<()> {
         self.act("set_link", json!({ "name": id, "up": up })).await

@@ -5,7 +5,7 @@
 //! a store is used for the first time; after that nobody makes it again.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub use types::{ProjectSpec, ProjectStatus};

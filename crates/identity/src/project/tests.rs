@@ -4,7 +4,7 @@ use runtime::{Actor, Answer, CxBuilder, Registry, Request, Seat, Surface};
 use serde_json::Value;
 
 /// A thing that lies in projects.
-mod thing {
+pub mod thing {
     use super::*;
 
     pub struct Thing;

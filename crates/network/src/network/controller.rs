@@ -108,7 +108,7 @@ impl NetworkController {
         // The guard stands before a tap comes back into its bridge.
         fabric.apply_rules(cx).await?;
         step(
-            take_taps_back(cx, &ready.links, &bridge, &own, network.spec.mtu).await,
+            take_taps_back(&ready.links, &bridge, &own, cx.node(), network.spec.mtu).await,
             about,
         )?;
 
@@ -263,13 +263,12 @@ async fn make_bridge(
     links.set_up(bridge, true).await
 }
 
-/// A bridge that was made anew has lost its ports: the guests' taps, which still exist, come back. A tap that is gone
-/// only its guest can have anew.
+/// A bridge that was made anew has lost its ports: the guests' taps, which still exist, come back.
 async fn take_taps_back(
-    cx: &Cx,
     links: &Links,
     bridge: &str,
     own: &[Arc<Obj<Address>>],
+    node: &str,
     mtu: u32,
 ) -> anyhow::Result<()> {
     let all = links.list().await?;
@@ -280,13 +279,9 @@ async fn take_taps_back(
     else {
         return Ok(());
     };
-    for address in own.iter().filter(|address| address.spec.node == cx.node()) {
+    for address in own.iter().filter(|address| address.spec.node == node) {
         let tap = &address.spec.tap;
         let Some(link) = all.iter().find(|link| link.name == *tap) else {
-            if let Some(guest) = &address.metadata.owner {
-                let project = address.metadata.project.as_deref();
-                cx.wake(&object_key(&guest.kind, project, &guest.name));
-            }
             continue;
         };
         if link.bridge != Some(index) || link.mtu != mtu || !link.up {

@@ -4,7 +4,7 @@ use crate::registry::Declared;
 use crate::{Registry, Seal, object_key, secret};
 use bytes::Bytes;
 use model::schema::{self, REF};
-use model::{Error, Labels, Meta, Result, Scope, Uid};
+use model::{Error, Labels, Meta, ObjectRef, Result, Scope, Uid};
 use serde_json::{Value, json};
 use store::{Entry, Key, Revision};
 
@@ -35,6 +35,8 @@ pub struct Row {
     pub owner: Option<Key>,
     /// The identity of that object: another of its name is not the owner.
     pub owner_uid: Option<Uid>,
+    /// What it is a part of, for who may see it: its owner, or what a task works on.
+    pub part_of: Option<Key>,
     /// The keys of the objects it names in reference fields.
     pub references: Vec<Key>,
     /// The values of its kind's columns, as JSON.
@@ -66,6 +68,17 @@ impl Row {
             .owner
             .as_ref()
             .map(|o| reference(registry, &meta, &o.kind, &o.name));
+        let target = (kind.name == crate::task::KIND.name)
+            .then(|| serde_json::from_value::<ObjectRef>(object["spec"]["target"].clone()).ok())
+            .flatten();
+        let part_of = match target {
+            Some(target) => Some(object_key(
+                &target.kind,
+                target.project.as_deref(),
+                &target.name,
+            )),
+            None => owner.clone(),
+        };
         Ok(Row {
             key: entry.key.clone(),
             modified: entry.modified,
@@ -78,6 +91,7 @@ impl Row {
             request_id: meta.request_id.into(),
             labels: meta.labels,
             owner,
+            part_of,
             owner_uid: meta.owner.as_ref().map(|o| o.uid),
             references,
             columns,

@@ -55,6 +55,7 @@ impl Desk {
             )
             .into());
         }
+        self.cx.gate().lets_go(&request.actor, target)?;
         if old.meta.protection {
             return Err(Error::refused(format!("{target} is protected"))
                 .hint("take the protection off first: set metadata.protection to false")

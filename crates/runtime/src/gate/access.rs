@@ -4,9 +4,10 @@
 
 use super::Actor;
 use crate::{Cx, Row};
-use model::{Labels, Timestamp};
+use model::{Labels, ObjectRef, Result, Timestamp};
 use std::net::IpAddr;
 use std::sync::Arc;
+use store::Key;
 use tokio::sync::watch;
 
 /// One thing that somebody wants to do.
@@ -22,6 +23,8 @@ pub struct Wish<'a> {
     pub name: Option<&'a str>,
     /// Its labels, when it is there.
     pub labels: Option<&'a Labels>,
+    /// What it is a part of: its owner, or what a task works on.
+    pub part_of: Option<&'a Key>,
     /// From which address; `None` on the local socket and for what a task does in his name.
     pub from: Option<IpAddr>,
     /// When.
@@ -35,7 +38,9 @@ pub trait Access: Send + Sync {
     /// What he may do this with, of all objects of the wish's kind (and project, when it has one).
     fn view(&self, cx: &Cx, actor: &Actor, wish: &Wish<'_>) -> View;
     /// Whether he has any right on or inside a project, so that he may know that it is there.
-    fn enters(&self, cx: &Cx, actor: &Actor, project: &str) -> bool;
+    fn enters(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>, project: &str) -> bool;
+    /// Refuses to let go of an object that must stay so that nobody is locked out, or that is above who asks.
+    fn lets_go(&self, cx: &Cx, actor: &Actor, target: &ObjectRef) -> Result<()>;
     /// Changes whenever somebody's rights may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -139,7 +139,7 @@ impl Gate {
             actor.is_trusted()
                 || self
                     .rules()
-                    .is_some_and(|rules| rules.enters(&self.cx, actor, project))
+                    .is_some_and(|rules| rules.enters(&self.cx, actor, request.from, project))
         };
         let row = self
             .cx
@@ -227,6 +227,16 @@ impl Gate {
         Err(denied(actor, kind, verb, op.project(), op.name()))
     }
 
+    /// Refuses to delete what the rules hold on to.
+    pub(crate) fn lets_go(&self, actor: &Actor, target: &model::ObjectRef) -> Result<()> {
+        match self.rules() {
+            Some(rules) if actor.kind != ActorKind::System => {
+                rules.lets_go(&self.cx, actor, target)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn rules(&self) -> Option<std::sync::Arc<dyn Access>> {
         self.cx.try_part::<AccessRules>().map(|part| part.0.clone())
     }
@@ -265,6 +275,7 @@ impl Gate {
             project,
             name,
             labels: row.as_ref().map(|row| &row.labels),
+            part_of: row.as_ref().and_then(|row| row.part_of.as_ref()),
             from,
             now: self.cx.clock().now(),
         };
@@ -300,6 +311,7 @@ impl Gate {
             project,
             name: None,
             labels: None,
+            part_of: None,
             from,
             now: self.cx.clock().now(),
         };

@@ -9,12 +9,10 @@ use super::super::types::{Exit, ExitReason, VmSpec};
 use super::console::Line;
 use super::record::Record;
 use super::{GRACE, translate, trouble};
-use host::net::{names, tap};
 use host::qemu::{CrashReason, DriverError, Handle, PauseReason, RunState, ShutdownReason};
 use host::qga::{Agent, QgaError, ShutdownMode};
 use host::qmp::Event;
 use model::{Bytes, Error, Result, Timestamp};
-use network::Fabric;
 use parking_lot::Mutex;
 use runtime::Cx;
 use serde_json::Value;
@@ -120,28 +118,7 @@ impl Guest {
             acceleration: kept.acceleration.clone(),
             qemu: kept.qemu.clone(),
             agent: shared.agent_view.lock().clone(),
-            torn: Vec::new(),
         }
-    }
-
-    /// The network interfaces whose tap is gone.
-    pub(super) async fn torn(&self) -> Vec<String> {
-        let shared = &self.shared;
-        let nics: Vec<String> = {
-            let kept = shared.kept.lock();
-            kept.nics.iter().map(|n| n.id.clone()).collect()
-        };
-        if nics.is_empty() || !shared.handle.is_running() {
-            return Vec::new();
-        }
-        // A process that cannot be seen is about to be gone.
-        let Ok(held) = tap::held_by(shared.handle.pid()).await else {
-            return Vec::new();
-        };
-        let uid = shared.id.uid.to_string();
-        let torn = nics.into_iter();
-        torn.filter(|nic| !held.contains(&names::tap(&uid, nic)))
-            .collect()
     }
 
     /// Ends QEMU if it is still there.
@@ -254,16 +231,6 @@ impl Guest {
                     kept.spec.nics.push(spec);
                     kept.nics.push(nic);
                 })?;
-                Ok(Reply::Done)
-            }
-            Ask::Mend(name, user) => {
-                let nic = it.kept.lock().nics.iter().find(|n| n.id == name).cloned();
-                if let Some(nic) = nic {
-                    let netns = it.cx.part::<Fabric>().netns().clone();
-                    let tap = names::tap(&it.id.uid.to_string(), &name);
-                    let mended = handle.mend_nic(&nic, &netns, &tap, user).await;
-                    mended.map_err(trouble)?;
-                }
                 Ok(Reply::Done)
             }
             Ask::Unplug(name) => {

@@ -223,7 +223,6 @@ impl Qemu {
             acceleration: record.acceleration,
             qemu: record.qemu,
             agent: Default::default(),
-            torn: Vec::new(),
         }
     }
 
@@ -316,14 +315,10 @@ impl Hypervisor for Qemu {
 
     fn look<'a>(&'a self, cx: &'a Cx, vm: &'a VmId) -> BoxFuture<'a, Result<View>> {
         Box::pin(async move {
-            let mut view = match self.known(vm.uid) {
-                Some(guest) => guest.view(),
-                None => self.find(cx, vm).await?,
-            };
-            if let Some(guest) = self.known(vm.uid) {
-                view.torn = guest.torn().await;
+            match self.known(vm.uid) {
+                Some(guest) => Ok(guest.view()),
+                None => self.find(cx, vm).await,
             }
-            Ok(view)
         })
     }
 

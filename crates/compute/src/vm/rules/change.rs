@@ -21,8 +21,6 @@ pub enum Change {
     Plug(Nic),
     /// Remove the network interface with this name.
     Unplug(String),
-    /// Give this network interface its end on the host back.
-    Mend(String),
     /// Plug its cable in, or out.
     Link(String, bool),
 }

@@ -108,67 +108,6 @@ async fn machines_firmware_buses_and_cards_really_boot() {
     }
 }
 
-/// How much of a core a process takes, in hundredths.
-async fn burns(pid: u32) -> u64 {
-    let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let rest = stat.rsplit(')').next().unwrap().to_owned();
-        let fields = rest.split_whitespace().skip(11).take(2);
-        fields.map(|n| n.parse::<u64>().unwrap()).sum::<u64>()
-    };
-    let before = ticks();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    (ticks() - before) / 2
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tap_that_is_deleted_under_a_guest_is_made_anew() {
-    let Some(lab) = Lab::start("a_tap_that_is_deleted_under_a_guest_is_made_anew").await else {
-        return;
-    };
-    lab.create("vm", "torn", tiny()).await;
-    lab.until("torn", "known by its agent", |s| s.hostname.is_some())
-        .await;
-    let vm = lab.cx.get::<Vm>(Some("default"), "torn").unwrap();
-    let tap = host::net::names::tap(&vm.metadata.uid.to_string(), "nic0");
-    let pid = pid_of(&lab, "torn");
-    let holds = async || host::net::tap::held_by(pid).await.unwrap() == [tap.as_str()];
-    assert!(holds().await);
-    let up = "for n in $(seq 50); do gw=$(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); \
-          ping -c 1 -W 1 $gw && exit 0; sleep 0.2; done 2>&1; ip address; ip route; exit 1";
-    let (exit, said) = lab.exec("torn", &["/bin/sh", "-c", up]).await;
-    assert_eq!(exit, 0, "{said}");
-    let links = host::net::Links::open(&lab.netns).await.unwrap();
-    assert!(links.remove(&tap).await.unwrap());
-    let end = Instant::now() + PATIENCE;
-    while !holds().await
-        || links
-            .get(&tap)
-            .await
-            .unwrap()
-            .is_none_or(|l| l.bridge.is_none() || !l.up)
-    {
-        assert!(Instant::now() < end, "the tap does not come back");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // The same QEMU, with a card that works, and no core burnt by reading from what is not there. It outlives a reset,
-    // which has it tell the tap what it wants.
-    assert_eq!(pid_of(&lab, "torn"), pid);
-    let (exit, said) = lab.exec("torn", &["/bin/sh", "-c", up]).await;
-    assert_eq!(exit, 0, "{said}");
-    assert!(burns(pid).await < 50, "QEMU burns a core");
-    let events = lab.cx.events().about(&target("vm", "torn"), 500).await;
-    let torn = events.iter().filter(|e| e.event == "vm.nic-mended");
-    assert_eq!(torn.count(), 1, "{events:?}");
-    lab.act("torn", "reset", json!({})).await;
-    lab.until("torn", "known again", |s| {
-        s.incarnation == 2 && s.hostname.is_some()
-    })
-    .await;
-    assert_eq!(pid_of(&lab, "torn"), pid);
-    lab.act("torn", "stop", json!({})).await;
-}
-
 /// A device that is plugged into a machine without PCIe, CPUs and memory that a Linux takes over, and a guest that writes
 /// to its serial line without end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,348 @@
+//! Who may do what: the one model behind every surface. Roles say which privileges, grants say whose and where and when;
+//! the gate asks here for each request.
+//!
+//! **Invariants.** Deny unless a grant allows. Nobody can give what he does not have, change a role or a grant that holds
+//! more, or manage somebody who may more than he. Somebody always holds `superadmin` on everything once anybody does.
+
+mod ask;
+mod pattern;
+mod reach;
+mod rights;
+mod state;
+#[cfg(test)]
+mod tests;
+mod when;
+
+pub use ask::{Explained, Question, Reason, explain, matrix, who_can};
+pub use pattern::{Pattern, privileges};
+pub use reach::Reach;
+pub use state::Subject;
+
+use crate::grant::Grant;
+use crate::role::{Mfa, RoleSpec, SUPERADMIN};
+use crate::{grant, role};
+use model::{Error, ObjectRef, Result};
+use parking_lot::Mutex;
+use rights::Rights;
+use runtime::{Access, AccessRules, Actor, ActorKind, Cx, Row, View, Wish};
+use state::State;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use when::Scene;
+
+/// The rules of this process. One for each, as the part [`AccessRules`] and as a part of its own.
+pub struct Rules {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+impl Rules {
+    /// Knows nothing until it is first asked.
+    #[allow(
+        clippy::new_without_default,
+        reason = "one is made, on purpose, at start"
+    )]
+    pub fn new() -> Rules {
+        Rules {
+            state: Mutex::default(),
+            changes: watch::channel(0).0,
+        }
+    }
+
+    /// Tells those who wait for changes of rights also while nobody asks for anything. Runs until the process ends.
+    pub async fn follow(self: Arc<Self>, cx: Cx) {
+        let stop = cx.shutdown();
+        let mut changes = cx.cache().subscribe();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                // What was missed is taken in by the sync as well.
+                _ = changes.recv() => self.sync(&cx, |_| ()),
+            }
+        }
+    }
+
+    fn sync<T>(&self, cx: &Cx, with: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock();
+        if state.sync(cx) {
+            self.changes.send_modify(|count| *count += 1);
+        }
+        with(&mut state)
+    }
+
+    /// The rights of whoever an actor acts for, and what his key limits them to.
+    fn rights(&self, cx: &Cx, actor: &Actor) -> Option<(Arc<Rights>, Option<Arc<Rights>>)> {
+        let user = actor.user.as_deref()?;
+        self.sync(cx, |state| {
+            let own = state.rights(&Subject::User(user.into()));
+            let limit = match actor.kind {
+                ActorKind::Key => {
+                    let key = actor.credential.as_deref()?.strip_prefix("api-key/")?;
+                    Some(state.rights(&Subject::Key(key.into())))
+                }
+                _ => None,
+            };
+            Some((own, limit))
+        })
+    }
+
+    /// What the roles of a user ask of his login.
+    pub fn mfa(&self, cx: &Cx, user: &str) -> Mfa {
+        self.sync(cx, |state| state.mfa(user))
+    }
+}
+
+/// The rules of a process that has them.
+pub fn of(cx: &Cx) -> Option<Arc<Rules>> {
+    cx.try_part::<Rules>()
+}
+
+/// Both parts that a process needs.
+pub fn parts() -> (Arc<Rules>, Arc<AccessRules>) {
+    let rules = Arc::new(Rules::new());
+    (rules.clone(), Arc::new(AccessRules(rules)))
+}
+
+fn scene<'a>(actor: &'a Actor, wish: &Wish<'a>) -> Scene<'a> {
+    Scene {
+        kind: actor.kind,
+        user: actor.user.as_deref().unwrap_or_default(),
+        mfa: actor.mfa,
+        from: wish.from,
+        now: wish.now,
+        labels: wish.labels,
+    }
+}
+
+/// What every known caller may: read how to ask.
+fn is_free(wish: &Wish<'_>) -> bool {
+    (wish.kind, wish.verb) == ("registry", "read")
+}
+
+impl Access for Rules {
+    fn may(&self, cx: &Cx, actor: &Actor, wish: &Wish<'_>) -> bool {
+        if is_free(wish) {
+            return true;
+        }
+        let Some((own, limit)) = self.rights(cx, actor) else {
+            return false;
+        };
+        let scene = scene(actor, wish);
+        own.allow(wish, &scene) && limit.is_none_or(|limit| limit.allow(wish, &scene))
+    }
+
+    fn view(&self, cx: &Cx, actor: &Actor, wish: &Wish<'_>) -> View {
+        let Some((own, limit)) = self.rights(cx, actor) else {
+            return View::Nothing;
+        };
+        let limited = match &limit {
+            None => Some(true),
+            Some(limit) => limit.all_or_none(wish),
+        };
+        match (own.all_or_none(wish), limited) {
+            (Some(true), Some(true)) => return View::All,
+            (Some(false), _) | (_, Some(false)) => return View::Nothing,
+            _ => {}
+        }
+        let actor = actor.clone();
+        let (kind, verb) = (wish.kind.to_owned(), wish.verb.to_owned());
+        let (from, now) = (wish.from, wish.now);
+        View::Some(Arc::new(move |row: &Row| {
+            let wish = Wish {
+                kind: &kind,
+                verb: &verb,
+                project: row.project.as_deref(),
+                name: Some(&row.name),
+                labels: Some(&row.labels),
+                part_of: row.part_of.as_ref(),
+                from,
+                now,
+            };
+            let scene = scene(&actor, &wish);
+            own.allow(&wish, &scene)
+                && limit
+                    .as_ref()
+                    .is_none_or(|limit| limit.allow(&wish, &scene))
+        }))
+    }
+
+    fn enters(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>, project: &str) -> bool {
+        let Some((own, limit)) = self.rights(cx, actor) else {
+            return false;
+        };
+        let wish = Wish {
+            kind: "project",
+            verb: "read",
+            project: None,
+            name: Some(project),
+            labels: None,
+            part_of: None,
+            from,
+            now: cx.clock().now(),
+        };
+        let scene = scene(actor, &wish);
+        own.enter(project, &scene) && limit.is_none_or(|limit| limit.enter(project, &scene))
+    }
+
+    fn lets_go(&self, cx: &Cx, actor: &Actor, target: &ObjectRef) -> Result<()> {
+        match target.kind.as_str() {
+            "role" if role::BUILT_IN.iter().any(|role| role.name == target.name) => Err(
+                Error::refused(format!("role `{}` is built in and stays", target.name)),
+            ),
+            "grant" => {
+                let Some(grant) = cx.get::<Grant>(None, &target.name) else {
+                    return Ok(());
+                };
+                grant::manageable(cx, actor, &grant.spec)?;
+                match grant::is_superadmin(&grant.spec) {
+                    true => another_superadmin(cx, |name, _| name != target.name),
+                    false => Ok(()),
+                }
+            }
+            "user" => {
+                manages(cx, actor, &target.name)?;
+                another_superadmin(cx, |_, user| user != target.name)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// Refuses a role on a reach when it holds anything that the actor does not hold there himself.
+///
+/// # Errors
+///
+/// `Denied`, naming the first such privileges.
+pub fn no_way_up(cx: &Cx, actor: &Actor, role: &RoleSpec, reach: &Reach) -> Result<()> {
+    if actor.is_trusted() {
+        return Ok(());
+    }
+    let Some(rules) = of(cx) else {
+        return Err(Error::denied("this process has no access rules"));
+    };
+    let words = rules.sync(cx, |state| state.words_of(role));
+    let (project, name) = match reach {
+        Reach::Everything => (None, None),
+        Reach::Project(project) => (Some(project), None),
+        Reach::Object { project, name, .. } => (project.as_ref(), Some(name)),
+    };
+    let lacking: Vec<String> = privileges(cx)
+        .into_iter()
+        .filter(|(kind, verb)| words.say(kind, verb) == Some(true))
+        .filter(|(kind, verb)| {
+            let wish = Wish {
+                kind,
+                verb,
+                project: project.map(|project| &**project),
+                name: name.map(|name| &**name),
+                labels: None,
+                part_of: None,
+                from: None,
+                now: cx.clock().now(),
+            };
+            !rules.may(cx, actor, &wish)
+        })
+        .map(|(kind, verb)| format!("{kind}.{verb}"))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<&str> = lacking.iter().take(5).map(String::as_str).collect();
+    let more = match lacking.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(Error::denied(format!(
+        "`{}` cannot give or manage what he does not have on {reach}: {}{more}",
+        actor.name,
+        shown.join(", ")
+    ))
+    .hint("ask somebody who has these privileges himself"))
+}
+
+/// Refuses to let an actor manage (change, disable, reset, delete) a user who may more than he.
+///
+/// # Errors
+///
+/// `Denied`, naming the privileges that the user has and the actor has not.
+pub fn manages(cx: &Cx, actor: &Actor, user: &str) -> Result<()> {
+    if actor.is_trusted() || actor.user.as_deref() == Some(user) {
+        return Ok(());
+    }
+    let Some(rules) = of(cx) else {
+        return Err(Error::denied("this process has no access rules"));
+    };
+    let rights = rules.sync(cx, |state| state.rights(&Subject::User(user.into())));
+    for rule in rights.all() {
+        let role = RoleSpec {
+            description: String::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            parents: vec![rule.role.to_string()],
+            mfa: Mfa::Off,
+        };
+        no_way_up(cx, actor, &role, &rule.reach)?;
+    }
+    Ok(())
+}
+
+/// Whether somebody who can log in holds `superadmin` on everything for good, besides those that `counts` leaves out
+/// (asked with the name of the grant and of the user).
+///
+/// # Errors
+///
+/// `Refused` when there is none, unless nobody holds it anyway.
+pub fn another_superadmin(cx: &Cx, counts: impl Fn(&str, &str) -> bool) -> Result<()> {
+    let mut any = false;
+    for grant in cx.list::<Grant>(None) {
+        if !grant::is_superadmin(&grant.spec) {
+            continue;
+        }
+        let users: Vec<String> = match (&grant.spec.user, &grant.spec.group) {
+            (Some(user), _) => vec![user.clone()],
+            (_, Some(group)) => members(cx, group),
+            _ => Vec::new(),
+        };
+        for user in users.iter().filter(|user| can_log_in(cx, user)) {
+            any = true;
+            if counts(grant.metadata.name.as_str(), user) {
+                return Ok(());
+            }
+        }
+    }
+    match any {
+        false => Ok(()),
+        true => Err(Error::refused(format!(
+            "this would leave nobody with the role `{SUPERADMIN}` on everything"
+        ))
+        .hint("grant it to somebody else first: dvctl grant create NAME --user USER --role superadmin")),
+    }
+}
+
+fn members(cx: &Cx, group: &str) -> Vec<String> {
+    let rows = cx.cache().rows("user", None);
+    let is_in = |row: &&Arc<Row>| {
+        let groups = row.value().map(|value| value["spec"]["groups"].clone());
+        groups.is_ok_and(|groups| {
+            let mut groups = groups.as_array().into_iter().flatten();
+            groups.any(|one| one == group)
+        })
+    };
+    rows.iter()
+        .filter(is_in)
+        .map(|row| row.name.to_string())
+        .collect()
+}
+
+fn can_log_in(cx: &Cx, user: &str) -> bool {
+    let key = runtime::object_key("user", None, user);
+    let row = cx.cache().row("user", &key);
+    row.filter(|row| !row.deleting)
+        .and_then(|row| row.value().ok())
+        .is_some_and(|value| value["spec"]["active"] != serde_json::json!(false))
+}

@@ -1,0 +1,356 @@
+//! Roles, grants, groups and key limits as the store has them, in the shape in which decisions need them.
+//!
+//! Fed by changes, never by scans of everything: before each answer it takes in what has been committed since the last, so
+//! a right that was taken away is gone for the very next request. What one subject may do is put together when he is first
+//! asked about, and dropped when something of his changes.
+
+use super::pattern::Pattern;
+use super::reach::Reach;
+use super::rights::{Rights, Rule, Words};
+use crate::grant::{self, GrantSpec};
+use crate::role::{self, RoleSpec};
+use model::{Scope, Selector};
+use runtime::{Cx, Delta, Key, Row};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
+
+/// Who has a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A user.
+    User(Box<str>),
+    /// The members of a group.
+    Group(Box<str>),
+    /// An API key.
+    Key(Box<str>),
+}
+
+impl Subject {
+    /// Of a grant.
+    pub fn of(spec: &GrantSpec) -> Option<Subject> {
+        match (&spec.user, &spec.group, &spec.key) {
+            (Some(user), None, None) => Some(Subject::User(user.as_str().into())),
+            (None, Some(group), None) => Some(Subject::Group(group.as_str().into())),
+            (None, None, Some(key)) => Some(Subject::Key(key.as_str().into())),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Subject::User(name) => write!(f, "user {name}"),
+            Subject::Group(name) => write!(f, "group {name}"),
+            Subject::Key(name) => write!(f, "key {name}"),
+        }
+    }
+}
+
+/// Kinds whose changes can change what somebody may do.
+const KINDS: [&str; 4] = ["role", "grant", USER, KEY];
+const USER: &str = "user";
+const KEY: &str = "api-key";
+/// Parents in a row that are followed.
+const DEPTH: usize = 10;
+
+/// What is known.
+#[derive(Default)]
+pub struct State {
+    changes: Option<broadcast::Receiver<Arc<Delta>>>,
+    roles: HashMap<Box<str>, RoleSpec>,
+    grants: HashMap<Key, (Box<str>, GrantSpec)>,
+    of: HashMap<Subject, HashSet<Key>>,
+    /// user -> his groups
+    groups: HashMap<Box<str>, Vec<Box<str>>>,
+    members: HashMap<Box<str>, HashSet<Box<str>>>,
+    /// key -> what it is limited to
+    limits: HashMap<Box<str>, Rule>,
+    words: HashMap<Box<str>, Arc<Words>>,
+    /// The kinds whose objects lie in projects.
+    inside: HashSet<&'static str>,
+    rights: HashMap<Subject, Arc<Rights>>,
+}
+
+impl State {
+    /// Takes in what has changed. Says whether anybody's rights may have.
+    pub fn sync(&mut self, cx: &Cx) -> bool {
+        let mut moved = false;
+        loop {
+            let received = match &mut self.changes {
+                None => Err(TryRecvError::Closed),
+                Some(changes) => changes.try_recv(),
+            };
+            match received {
+                Ok(delta) => moved |= self.take(&delta),
+                Err(TryRecvError::Empty) => return moved,
+                // Never read, or too far behind: from the beginning.
+                Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
+                    let changes = cx.cache().subscribe();
+                    *self = State {
+                        changes: Some(changes),
+                        inside: cx
+                            .registry()
+                            .iter()
+                            .map(|declared| declared.kind())
+                            .filter(|kind| kind.scope == Scope::Project)
+                            .map(|kind| kind.name)
+                            .collect(),
+                        ..State::default()
+                    };
+                    for kind in KINDS {
+                        for row in cx.cache().rows(kind, None) {
+                            self.put(kind, &row);
+                        }
+                    }
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, delta: &Delta) -> bool {
+        if !KINDS.contains(&delta.kind) {
+            return false;
+        }
+        // A status says nothing about rights.
+        if let (Some(new), Some(old)) = (&delta.new, &delta.old)
+            && new.generation == old.generation
+            && new.uid == old.uid
+        {
+            return delta.kind == USER;
+        }
+        if let Some(old) = &delta.old {
+            self.remove(delta.kind, old);
+        }
+        if let Some(new) = &delta.new {
+            self.put(delta.kind, new);
+        }
+        true
+    }
+
+    fn put(&mut self, kind: &str, row: &Row) {
+        let Ok(value) = row.value() else { return };
+        let spec = &value["spec"];
+        let name: Box<str> = (*row.name).into();
+        if kind == role::KIND.name {
+            if let Ok(role) = serde_json::from_value(spec.clone()) {
+                self.roles.insert(name, role);
+            }
+            self.words.clear();
+            self.rights.clear();
+        } else if kind == grant::KIND.name {
+            let Ok(grant) = serde_json::from_value::<GrantSpec>(spec.clone()) else {
+                return;
+            };
+            if let Some(subject) = Subject::of(&grant) {
+                self.forget(&subject);
+                self.of.entry(subject).or_default().insert(row.key.clone());
+                self.grants.insert(row.key.clone(), (name, grant));
+            }
+        } else if kind == USER {
+            let groups: Vec<Box<str>> = texts(&spec["groups"]).map(Into::into).collect();
+            for group in &groups {
+                let members = self.members.entry(group.clone()).or_default();
+                members.insert(name.clone());
+            }
+            self.rights.remove(&Subject::User(name.clone()));
+            self.groups.insert(name, groups);
+        } else if kind == KEY {
+            self.rights.remove(&Subject::Key(name.clone()));
+            let limit = limit(&name, spec);
+            self.limits.insert(name, limit);
+        }
+    }
+
+    fn remove(&mut self, kind: &str, row: &Row) {
+        let name = &*row.name;
+        if kind == role::KIND.name {
+            self.roles.remove(name);
+            self.words.clear();
+            self.rights.clear();
+        } else if kind == grant::KIND.name {
+            if let Some((_, grant)) = self.grants.remove(&row.key)
+                && let Some(subject) = Subject::of(&grant)
+            {
+                if let Some(keys) = self.of.get_mut(&subject) {
+                    keys.remove(&row.key);
+                }
+                self.forget(&subject);
+            }
+        } else if kind == USER {
+            for group in self.groups.remove(name).unwrap_or_default() {
+                if let Some(members) = self.members.get_mut(&group) {
+                    members.remove(name);
+                }
+            }
+            self.rights.remove(&Subject::User(name.into()));
+        } else if kind == KEY {
+            self.limits.remove(name);
+            self.rights.remove(&Subject::Key(name.into()));
+        }
+    }
+
+    fn forget(&mut self, subject: &Subject) {
+        self.rights.remove(subject);
+        if let Subject::Group(group) = subject {
+            for user in self.members.get(group).into_iter().flatten() {
+                self.rights.remove(&Subject::User(user.clone()));
+            }
+        }
+    }
+
+    /// What a subject may do; of a key, what it is limited to.
+    pub fn rights(&mut self, subject: &Subject) -> Arc<Rights> {
+        if let Some(rights) = self.rights.get(subject) {
+            return rights.clone();
+        }
+        let mut subjects = vec![subject.clone()];
+        if let Subject::User(user) = subject {
+            let groups = self.groups.get(user).into_iter().flatten();
+            subjects.extend(groups.map(|group| Subject::Group(group.clone())));
+        }
+        let keys: Vec<Key> = subjects
+            .iter()
+            .filter_map(|subject| self.of.get(subject))
+            .flatten()
+            .cloned()
+            .collect();
+        let mut rules: Vec<Rule> = keys.iter().filter_map(|key| self.rule(key)).collect();
+        if let Subject::Key(key) = subject
+            && let Some(limit) = self.limits.get(key)
+        {
+            rules.push(limit.clone());
+        }
+        let rights = Arc::new(Rights::new(rules));
+        self.rights.insert(subject.clone(), rights.clone());
+        rights
+    }
+
+    fn rule(&mut self, key: &Key) -> Option<Rule> {
+        let (name, grant) = self.grants.get(key)?.clone();
+        Some(Rule {
+            grant: name,
+            role: grant.role.as_str().into(),
+            reach: Reach::parse(&grant.scope).ok()?,
+            selector: Selector::parse(&grant.selector).ok()?,
+            propagate: grant.propagate,
+            expires: grant.expires,
+            words: self.words(&grant.role),
+            when: grant.conditions,
+        })
+    }
+
+    /// What a role says with its parents.
+    pub fn words(&mut self, role: &str) -> Arc<Words> {
+        if let Some(words) = self.words.get(role) {
+            return words.clone();
+        }
+        let mut words = Words::default();
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut level = vec![role];
+        for _ in 0..=DEPTH {
+            let mut next = Vec::new();
+            for name in level {
+                let Some(spec) = self.roles.get(name).filter(|_| seen.insert(name)) else {
+                    continue;
+                };
+                add(&mut words, spec);
+                next.extend(spec.parents.iter().map(String::as_str));
+            }
+            level = next;
+        }
+        words.inside = words.allow.iter().any(|p| p.is_about(&self.inside));
+        let words = Arc::new(words);
+        self.words.insert(role.into(), words.clone());
+        words
+    }
+
+    /// What a role that is not stored yet would say.
+    pub fn words_of(&mut self, spec: &RoleSpec) -> Words {
+        let mut words = Words::default();
+        add(&mut words, spec);
+        for parent in &spec.parents {
+            let more = self.words(parent);
+            words.allow.extend(more.allow.iter().cloned());
+            words.deny.extend(more.deny.iter().cloned());
+        }
+        words
+    }
+
+    /// What a role asks of logins, as the strictest of the roles that a user holds says.
+    pub fn mfa(&mut self, user: &str) -> role::Mfa {
+        let rights = self.rights(&Subject::User(user.into()));
+        let roles = rights.all().filter_map(|rule| self.roles.get(&*rule.role));
+        roles.map(|role| role.mfa).max().unwrap_or_default()
+    }
+
+    /// Everybody who has a grant, and every user.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let users = self.groups.keys().map(|user| Subject::User(user.clone()));
+        let mut out: Vec<Subject> = users
+            .chain(
+                self.of
+                    .iter()
+                    .filter(|(_, keys)| !keys.is_empty())
+                    .map(|(subject, _)| subject.clone()),
+            )
+            .filter(|subject| !matches!(subject, Subject::Group(_)))
+            .collect::<HashSet<_>>()
+            .into_iter()
+            .collect();
+        out.sort_by_key(ToString::to_string);
+        out
+    }
+}
+
+fn add(words: &mut Words, spec: &RoleSpec) {
+    let read = |list: &[String]| -> Vec<Pattern> {
+        list.iter()
+            .filter_map(|text| Pattern::parse(text))
+            .collect()
+    };
+    words.allow.extend(read(&spec.allow));
+    words.deny.extend(read(&spec.deny));
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+/// What a key may at most: its privileges on its scope. One that cannot be read limits it to nothing.
+fn limit(name: &str, spec: &Value) -> Rule {
+    let listed: Vec<Pattern> = texts(&spec["privileges"])
+        .filter_map(Pattern::parse)
+        .collect();
+    let reach = match spec["scope"].as_str() {
+        None => Ok(Reach::Everything),
+        Some(text) => Reach::parse(text),
+    };
+    let allow = match (&reach, spec["privileges"].is_null()) {
+        (Err(_), _) => Vec::new(),
+        (Ok(_), true) => Pattern::parse("*").into_iter().collect(),
+        (Ok(_), false) => listed,
+    };
+    Rule {
+        grant: name.into(),
+        role: "its own privileges".into(),
+        reach: reach.unwrap_or(Reach::Everything),
+        selector: Selector::default(),
+        propagate: true,
+        expires: None,
+        when: Vec::new(),
+        words: Arc::new(Words {
+            allow,
+            deny: Vec::new(),
+            inside: true,
+        }),
+    }
+}

@@ -1,0 +1,68 @@
+//! The table of the reference (2.5), row by row, over privileges that this version has.
+
+use super::*;
+use crate::access::Pattern;
+
+fn may(role: &str, privilege: &str) -> bool {
+    let role = BUILT_IN.iter().find(|r| r.name == role).unwrap();
+    let (kind, verb) = privilege.split_once('.').unwrap();
+    let says = |list: &[&str]| {
+        list.iter()
+            .any(|text| Pattern::parse(text).unwrap().matches(kind, verb))
+    };
+    says(role.allow) && !says(role.deny)
+}
+
+#[test]
+fn each_role_gets_exactly_its_row() {
+    // superadmin admin operator developer viewer monitor auditor application
+    let table = [
+        ("node.read", "yyyyyyy-"),
+        ("node.update", "yyy-----"),
+        ("node.delete", "yy------"),
+        ("node.drain", "yyy-----"),
+        ("snapshot.read", "yyyyyyy-"),
+        ("snapshot.create", "yyyy----"),
+        ("snapshot.restore", "yyy-----"),
+        ("backup.restore", "yyy-----"),
+        ("vm.read", "yyyyyyy-"),
+        ("vm.create", "yyyy----"),
+        ("vm.start", "yyyy----"),
+        ("vm.console", "yyyy----"),
+        ("vm.delete", "yyyy----"),
+        ("volume.delete", "yyyy----"),
+        ("network.read", "yyyyyyy-"),
+        ("network.create", "yy-y----"),
+        ("passthrough.bind", "yyy-----"),
+        ("user.read", "yy----y-"),
+        ("user.create", "yy------"),
+        ("role.update", "yy------"),
+        ("grant.create", "yy------"),
+        ("audit-chain.read", "yyy-y-y-"),
+        ("audit-chain.verify", "y-----y-"),
+        ("audit-chain.export", "y-----y-"),
+        ("setting.read", "yy----y-"),
+        ("setting.update", "yy------"),
+        ("metrics.read", "yy---yy-"),
+        ("health.read", "yy---yy-"),
+        ("secret.reveal", "yy------"),
+    ];
+    let mut wrong = Vec::new();
+    for (privilege, row) in table {
+        for (role, wanted) in BUILT_IN.iter().zip(row.chars()) {
+            if may(role.name, privilege) != (wanted == 'y') {
+                wrong.push(format!("{} {privilege}: wanted {wanted}", role.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn their_patterns_can_be_read() {
+    for role in BUILT_IN {
+        for text in role.allow.iter().chain(role.deny) {
+            assert!(Pattern::parse(text).is_some(), "{}: {text}", role.name);
+        }
+    }
+}
