@@ -65,8 +65,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         tracing::info!("the project `default` was made");
     }
     identity::role::make_built_in(&cx).await?;
-    cx.life()
-        .spawn("access rules", rules.follow(cx.clone()));
+    cx.life().spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;
     store_kind::make(&cx).await?;
     Engine::start(&cx);

@@ -18,6 +18,7 @@ pub const BUILTINS: &[(&str, &str)] = &[
     ),
     ("logout", "Forget a saved login"),
     ("whoami", "Who the server takes you for"),
+    ("access", "May somebody do something, why, and who else may"),
     (
         "api",
         "What the server offers: actions, parity of the surfaces",
@@ -240,6 +241,56 @@ pub(super) fn dry_run() -> Arg {
         .help("Only show what would result; nothing is stored")
 }
 
+fn access(command: Command) -> Command {
+    let object = |help: &'static str| {
+        Arg::new("object")
+            .value_name("OBJECT")
+            .default_value("/")
+            .help(help)
+    };
+    let user = Arg::new("user").required(true).value_name("USER");
+    let action = Arg::new("action")
+        .required(true)
+        .value_name("PRIVILEGE")
+        .help("KIND.VERB, such as vm.start");
+    let from = Arg::new("from")
+        .long("from")
+        .value_name("ADDRESS")
+        .help("As if he came from this address");
+    let mfa = Arg::new("mfa")
+        .long("mfa")
+        .action(ArgAction::SetTrue)
+        .help("As if he had just proved a second factor");
+    const OBJECT: &str = "/, project/NAME, KIND/NAME or KIND/PROJECT/NAME";
+    command
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            Command::new("check")
+                .about("Whether a user may do something, and which grants say so; exit code 5 when not")
+                .arg(user.clone())
+                .arg(action.clone())
+                .arg(object(OBJECT))
+                .arg(from.clone())
+                .arg(mfa.clone()),
+        )
+        .subcommand(
+            Command::new("who-can")
+                .about("Which users may do something")
+                .arg(action)
+                .arg(object(OBJECT))
+                .arg(from)
+                .arg(mfa),
+        )
+        .subcommand(
+            Command::new("matrix")
+                .about("Every privilege, and whether a user has it")
+                .arg(user)
+                .arg(object(OBJECT)),
+        )
+        .after_help("Examples:\n  dvctl access check alice vm.start vm/shop/web1\n  dvctl access check alice vm.start vm/shop/web1 --from 192.0.2.7\n  dvctl access who-can vm.delete project/shop\n  dvctl access matrix alice project/shop")
+}
+
 pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
     let command = Command::new(name).about(about);
     match name {
@@ -304,6 +355,7 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                 .value_name("LOGIN")
                 .help("Which saved login; the current one when absent"),
         ),
+        "access" => access(command),
         "api" => command
             .subcommand_required(true)
             .arg_required_else_help(true)

@@ -1,5 +1,6 @@
 //! What each verb does. Common verbs have a file each; actions and streams are interpreted from their declaration.
 
+mod access;
 mod act;
 mod api;
 mod apply;
@@ -60,6 +61,7 @@ pub async fn builtin(s: &Session, name: &str, m: &ArgMatches) -> Result<()> {
         ("delete", _) => delete::files(s, m).await,
         ("event", Some(("watch", m))) => event::watch(s, m).await,
         ("event", Some((_, m))) => event::list(s, m).await,
+        ("access", Some((what, m))) => access::run(s, what, m).await,
         ("health", _) => health::show(s).await,
         ("whoami", _) => login::whoami(s).await,
         ("api", Some(("parity", m))) => api::parity(s, given(m, "check")).await,

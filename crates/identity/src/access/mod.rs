@@ -9,6 +9,7 @@ mod pattern;
 mod reach;
 mod rights;
 mod state;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod when;
@@ -17,6 +18,7 @@ pub use ask::{Explained, Question, Reason, explain, matrix, who_can};
 pub use pattern::{Pattern, privileges};
 pub use reach::Reach;
 pub use state::Subject;
+pub use talk::talk;
 
 use crate::grant::Grant;
 use crate::role::{Mfa, RoleSpec, SUPERADMIN};
