@@ -5,6 +5,7 @@ use crate::kinds;
 use crate::logs::Levels;
 use crate::signals;
 use anyhow::Context;
+use identity::login::People;
 use identity::{Ca, CaConfig};
 use runtime::audit::{AuditTrail, FileTrail};
 use runtime::event::{Events, FileLog};
@@ -35,6 +36,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
     let trail = AuditTrail::new(Arc::new(FileTrail::open(&streams.join("audit")).await?));
     let (rules, access) = identity::access::parts();
+    let people = People::new();
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())
@@ -45,6 +47,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(Arc::new(trail))
         .part(rules.clone())
         .part(access)
+        .part(people.part())
         .build()
         .await?;
     levels.follow(&cx);
@@ -65,6 +68,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         tracing::info!("the project `default` was made");
     }
     identity::role::make_built_in(&cx).await?;
+    people.start(&cx, authority.clone());
     cx.life().spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;
     store_kind::make(&cx).await?;

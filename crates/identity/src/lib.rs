@@ -1,16 +1,20 @@
-//! Says who is there: the internal certificate authority, the login that trades a one-time code for a client
-//! certificate, and the kind `project`.
+//! Says who is there and who may what: users, groups, their factors and sessions, roles and grants, projects, the
+//! internal certificate authority, and the conversations by which somebody logs in.
 //!
-//! It holds no socket and serves nobody: `server` reaches it through [`runtime::Authority`]. The only identity for now
-//! is one administrator.
+//! It holds no socket and serves nobody: `server` reaches it through [`runtime::Authority`], [`runtime::Identities`] and
+//! [`runtime::Access`].
 
 pub mod access;
 pub mod ca;
+pub mod factor;
 mod files;
 pub mod grant;
+pub mod group;
 pub mod login;
 pub mod project;
 pub mod role;
+pub mod session;
+pub mod user;
 
 pub use ca::{Ca, CaConfig};
 
@@ -21,8 +25,17 @@ use std::sync::Arc;
 /// Where the time comes from.
 pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The account of the one administrator.
+/// The account of certificates for who the machine itself vouches for: the way back in when everybody else is locked out.
+/// No user can have this name.
 pub const ADMINISTRATOR: &str = "administrator";
 
 /// What this crate declares.
-pub static SUBSYSTEMS: &[&Subsystem] = &[&project::SUBSYSTEM, &role::SUBSYSTEM, &grant::SUBSYSTEM];
+pub static SUBSYSTEMS: &[&Subsystem] = &[
+    &project::SUBSYSTEM,
+    &user::SUBSYSTEM,
+    &group::SUBSYSTEM,
+    &factor::SUBSYSTEM,
+    &session::SUBSYSTEM,
+    &role::SUBSYSTEM,
+    &grant::SUBSYSTEM,
+];

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `x-ref` | kind | the field names an object of that kind |
 //! | `x-secret` | true | encrypted at rest, never returned, masked everywhere |
+//! | `x-personal` | true | encrypted at rest like a secret, shown to whoever may read the object |
 //! | `x-unit` | `bytes`, `seconds`, `millis` | what a number counts |
 //! | `x-immutable` | true | fixed once the object exists |
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |
@@ -19,6 +20,8 @@ use serde_json::Value;
 pub const REF: &str = "x-ref";
 /// `x-secret`: encrypted at rest, never returned.
 pub const SECRET: &str = "x-secret";
+/// `x-personal`: encrypted at rest, shown to whoever may read the object.
+pub const PERSONAL: &str = "x-personal";
 /// `x-unit`: what a number counts.
 pub const UNIT: &str = "x-unit";
 /// `x-immutable`: fixed once the object exists.

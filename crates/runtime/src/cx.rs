@@ -107,7 +107,7 @@ impl CxBuilder {
 
     /// Reads the store once and begins to follow it.
     pub async fn build(self) -> Result<Cx> {
-        let cache = Cache::new(self.registry.clone());
+        let cache = Cache::new(self.registry.clone(), self.seal.clone());
         let life = Life::new();
         let after = cache.fill(&*self.store).await.map_err(store_error)?;
         life.spawn("watch cache", {

@@ -15,6 +15,7 @@ pub mod resilience;
 pub mod setting;
 pub mod store_kind;
 pub mod stream;
+pub mod tally;
 pub mod task;
 
 mod authority;

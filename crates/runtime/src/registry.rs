@@ -15,6 +15,8 @@ pub struct Declared {
     pub status: Value,
     /// Whether any field of the spec is secret.
     pub has_secrets: bool,
+    /// Whether any field of the spec is personal.
+    pub has_personal: bool,
     validator: jsonschema::Validator,
     inputs: Vec<(&'static str, Value, jsonschema::Validator)>,
 }
@@ -125,10 +127,12 @@ impl Registry {
             }
             let validator = compile(&spec, "spec")?;
             let has_secrets = mentions(&spec, model::schema::SECRET);
+            let has_personal = mentions(&spec, model::schema::PERSONAL);
             all.push(Declared {
                 subsystem,
                 status: (kind.status)().to_value(),
                 has_secrets,
+                has_personal,
                 spec,
                 validator,
                 inputs,

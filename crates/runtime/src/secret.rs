@@ -1,6 +1,6 @@
-//! Secret fields: sealed at rest, masked in every answer.
+//! Secret fields: sealed at rest, masked in every answer. Personal fields: sealed at rest, shown to readers.
 
-use model::schema::{self, SECRET};
+use model::schema::{self, PERSONAL, SECRET};
 use model::{Error, Result, Violation};
 use serde_json::Value;
 
@@ -46,10 +46,10 @@ impl Seal for NoSeal {
     }
 }
 
-/// Refuses plain texts that look sealed.
-pub(crate) fn check_plain(spec_schema: &Value, spec: &Value) -> Vec<Violation> {
+/// Refuses plain texts that look sealed, in the fields of one word.
+pub(crate) fn check_plain(spec_schema: &Value, word: &str, spec: &Value) -> Vec<Violation> {
     let mut out = Vec::new();
-    schema::walk(spec_schema, SECRET, spec, &mut |path, _, value| {
+    schema::walk(spec_schema, word, spec, &mut |path, _, value| {
         if value.as_str().is_some_and(|s| s.starts_with(MARK)) {
             out.push(Violation::new(
                 format!("spec.{path}"),
@@ -69,8 +69,9 @@ pub(crate) fn seal_all(
 ) -> Result<()> {
     change(
         spec_schema,
+        SECRET,
         spec,
-        &mut |text| match text.strip_prefix(MARK) {
+        &mut |_, text| match text.strip_prefix(MARK) {
             Some(_) => Ok(None),
             None => seal
                 .seal(context, text)
@@ -86,10 +87,67 @@ pub(crate) fn open_all(
     context: &str,
     spec: &mut Value,
 ) -> Result<()> {
+    open_word(seal, spec_schema, SECRET, context, spec)?;
+    open_personal(seal, spec_schema, context, spec)
+}
+
+/// Opens what is personal, and leaves secrets sealed.
+pub(crate) fn open_personal(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    context: &str,
+    spec: &mut Value,
+) -> Result<()> {
+    open_word(seal, spec_schema, PERSONAL, context, spec)
+}
+
+/// Opens what is personal for showing it; what cannot be opened here (another key, no key) is null.
+pub(crate) fn show_personal(seal: &dyn Seal, spec_schema: &Value, context: &str, spec: &mut Value) {
+    // Cannot fail: the closure returns no error.
+    let _ = change(spec_schema, PERSONAL, spec, &mut |_, text| {
+        Ok(text.strip_prefix(MARK).map(|sealed| {
+            seal.open(context, sealed)
+                .map_or(Value::Null, Value::String)
+        }))
+    });
+}
+
+/// Seals what is personal. A text that was there before keeps its sealed form, so that what has not changed is the same.
+pub(crate) fn seal_personal(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    context: &str,
+    before: Option<&Value>,
+    spec: &mut Value,
+) -> Result<()> {
+    change(spec_schema, PERSONAL, spec, &mut |path, text| {
+        let was = before
+            .and_then(|before| before.pointer(&pointer(path)))
+            .and_then(Value::as_str);
+        let opened = was
+            .and_then(|was| was.strip_prefix(MARK))
+            .and_then(|sealed| seal.open(context, sealed).ok());
+        match (was, opened) {
+            (Some(was), Some(opened)) if opened == text => Ok(Some(was.into())),
+            _ => seal
+                .seal(context, text)
+                .map(|s| Some(Value::String(format!("{MARK}{s}")))),
+        }
+    })
+}
+
+fn open_word(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    word: &str,
+    context: &str,
+    spec: &mut Value,
+) -> Result<()> {
     change(
         spec_schema,
+        word,
         spec,
-        &mut |text| match text.strip_prefix(MARK) {
+        &mut |_, text| match text.strip_prefix(MARK) {
             Some(sealed) => seal.open(context, sealed).map(|s| Some(Value::String(s))),
             None => Ok(None),
         },
@@ -113,22 +171,23 @@ pub(crate) fn blunt(value: &Value) -> Value {
 /// Replaces every secret by null.
 pub(crate) fn mask_all(spec_schema: &Value, spec: &mut Value) {
     // Masking cannot fail: the closure returns no error.
-    let _ = change(spec_schema, spec, &mut |_| Ok(Some(Value::Null)));
+    let _ = change(spec_schema, SECRET, spec, &mut |_, _| Ok(Some(Value::Null)));
 }
 
 fn change(
     spec_schema: &Value,
+    word: &str,
     spec: &mut Value,
-    with: &mut dyn FnMut(&str) -> Result<Option<Value>>,
+    with: &mut dyn FnMut(&str, &str) -> Result<Option<Value>>,
 ) -> Result<()> {
     let mut places = Vec::new();
-    schema::walk(spec_schema, SECRET, spec, &mut |path, _, value| {
+    schema::walk(spec_schema, word, spec, &mut |path, _, value| {
         if let Some(text) = value.as_str() {
             places.push((path.to_owned(), text.to_owned()));
         }
     });
     for (path, text) in places {
-        if let Some(new) = with(&text)?
+        if let Some(new) = with(&path, &text)?
             && let Some(slot) = spec.pointer_mut(&pointer(&path))
         {
             *slot = new;
@@ -150,4 +209,85 @@ pub(crate) fn pointer(path: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Turns texts round and never seals one twice alike.
+    struct Turning(std::sync::atomic::AtomicU32);
+
+    impl Seal for Turning {
+        fn seal(&self, context: &str, plain: &str) -> Result<String> {
+            let n = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(format!(
+                "{n}:{context}:{}",
+                plain.chars().rev().collect::<String>()
+            ))
+        }
+        fn open(&self, context: &str, sealed: &str) -> Result<String> {
+            let mut parts = sealed.splitn(3, ':').skip(1);
+            match (parts.next(), parts.next()) {
+                (Some(c), Some(text)) if c == context => Ok(text.chars().rev().collect()),
+                _ => Err(Error::internal("another object's")),
+            }
+        }
+    }
+
+    fn schema() -> Value {
+        json!({ "properties": {
+            "email": { "type": "string", "x-personal": true },
+            "phones": { "type": "array", "items": { "type": "string", "x-personal": true } },
+            "pin": { "type": "string", "x-secret": true },
+            "city": { "type": "string" },
+        } })
+    }
+
+    #[test]
+    fn what_is_personal_is_sealed_at_rest_and_shown() {
+        let seal = Turning(Default::default());
+        let plain =
+            json!({ "email": "ann@example.org", "phones": ["123"], "pin": "77", "city": "Bonn" });
+        let mut stored = plain.clone();
+        seal_all(&seal, &schema(), "u1", &mut stored).unwrap();
+        seal_personal(&seal, &schema(), "u1", None, &mut stored).unwrap();
+        for word in ["ann@example.org", "123", "77"] {
+            assert!(!stored.to_string().contains(word), "{stored}");
+        }
+        assert_eq!(stored["city"], "Bonn");
+        let mut shown = stored.clone();
+        mask_all(&schema(), &mut shown);
+        show_personal(&seal, &schema(), "u1", &mut shown);
+        assert_eq!(shown["email"], "ann@example.org");
+        assert_eq!(shown["phones"], json!(["123"]));
+        assert_eq!(shown["pin"], Value::Null);
+        let mut opened = stored.clone();
+        open_all(&seal, &schema(), "u1", &mut opened).unwrap();
+        assert_eq!(opened, plain);
+    }
+
+    #[test]
+    fn what_has_not_changed_keeps_its_sealed_form() {
+        let seal = Turning(Default::default());
+        let mut old = json!({ "email": "a", "phones": ["1", "2"] });
+        seal_personal(&seal, &schema(), "u", None, &mut old).unwrap();
+        let mut new = json!({ "email": "a", "phones": ["1", "3"] });
+        seal_personal(&seal, &schema(), "u", Some(&old), &mut new).unwrap();
+        assert_eq!(old["email"], new["email"]);
+        assert_eq!(old["phones"][0], new["phones"][0]);
+        assert_ne!(old["phones"][1], new["phones"][1]);
+    }
+
+    #[test]
+    fn what_was_sealed_for_another_object_is_not_shown() {
+        let seal = Turning(Default::default());
+        let mut stored = json!({ "email": "a" });
+        seal_personal(&seal, &schema(), "u1", None, &mut stored).unwrap();
+        show_personal(&seal, &schema(), "u2", &mut stored);
+        assert_eq!(stored["email"], Value::Null);
+        let looks = json!({ "email": format!("{MARK}x") });
+        assert_eq!(check_plain(&schema(), PERSONAL, &looks).len(), 1);
+    }
 }

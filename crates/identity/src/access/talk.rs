@@ -61,7 +61,7 @@ fn answer(cx: &Cx, step: &str, talk: &Talk) -> Result<Value> {
         other => {
             let known = ["check", "who-can", "matrix"];
             let error = Error::not_found(format!("there is no question `access/{other}`"));
-            return Err(match model::nearest(other, known.into_iter()) {
+            return Err(match model::nearest(other, known) {
                 Some(near) => error.hint(format!("did you mean `access/{near}`?")),
                 None => error.hint("there are: access/check, access/who-can, access/matrix"),
             });

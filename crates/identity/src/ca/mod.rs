@@ -148,6 +148,21 @@ impl Ca {
         }
     }
 
+    /// Whose an open one-time code is. Does not use it up; wrong tries are limited by address.
+    pub(crate) fn check_code(&self, code: &str, from: Option<IpAddr>) -> Result<String> {
+        self.codes.lock().check(code, from, (self.config.now)())
+    }
+
+    /// Uses a one-time code up. On disk when it returns.
+    pub(crate) fn spend_code(&self, code: &str) -> Result<()> {
+        self.codes.lock().spend(code, (self.config.now)())
+    }
+
+    /// What the cluster is called.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.config.cluster
+    }
+
     /// Refuses a client certificate from now on, by its SHA-256 fingerprint.
     pub fn revoke(&self, fingerprint: &str, why: &str) -> Result<()> {
         self.revoked.add(fingerprint, why, (self.config.now)())

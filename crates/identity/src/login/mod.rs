@@ -1,9 +1,16 @@
-//! One-time login codes: what a person types once to get a client certificate.
+//! How somebody becomes known: [`People`] knows who is who and carries the conversations; here are the one-time codes
+//! that the machine itself gives out, for a client certificate or for the first administrator.
 //!
 //! A code is 140 random bits in Crockford's base 32, shown once, stored as SHA-256, good for 15 minutes and for one
 //! login. Wrong tries are limited by address (an IPv6 address counts as its /64). Nothing here knows certificates.
 
+pub(crate) mod administrators;
+mod delay;
+mod people;
+mod talk;
 mod throttle;
+
+pub use people::People;
 
 use crate::files;
 use model::{Error, Result, Timestamp};
@@ -23,6 +30,21 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// 28 letters of 5 bits each.
 const LETTERS: usize = 28;
 const GROUP: usize = 4;
+
+/// Forgets old login delays each hour.
+async fn sweep(cx: runtime::Cx) {
+    let stop = cx.shutdown();
+    let hour = Duration::from_secs(3600);
+    while stop
+        .run_until_cancelled(tokio::time::sleep(hour))
+        .await
+        .is_some()
+    {
+        if let Err(error) = delay::sweep(&cx).await {
+            tracing::warn!(?error, "old login delays could not be forgotten");
+        }
+    }
+}
 
 /// The open codes of one pki folder.
 pub(crate) struct Codes {

@@ -65,6 +65,8 @@ struct State {
 
 struct Inner {
     registry: Registry,
+    /// Opens what is personal, which lies sealed in the store.
+    seal: Arc<dyn Seal>,
     state: RwLock<State>,
     reached: watch::Sender<Revision>,
     deltas: broadcast::Sender<Arc<Delta>>,
@@ -76,11 +78,12 @@ pub struct Cache(Arc<Inner>);
 
 impl Cache {
     /// An empty cache; [`Cache::fill`] and [`Cache::follow`] feed it.
-    pub fn new(registry: Registry) -> Cache {
+    pub fn new(registry: Registry, seal: Arc<dyn Seal>) -> Cache {
         let (reached, _) = watch::channel(Revision::ZERO);
         let (deltas, _) = broadcast::channel(4096);
         Cache(Arc::new(Inner {
             registry,
+            seal,
             state: RwLock::default(),
             reached,
             deltas,
@@ -219,7 +222,7 @@ impl Cache {
     ) -> Option<Arc<Delta>> {
         let target = object_ref(&entry.key)?;
         let declared = self.0.registry.get(&target.kind)?;
-        let row = match Row::read(&self.0.registry, declared, &entry) {
+        let row = match Row::read(&self.0.registry, &*self.0.seal, declared, &entry) {
             Ok(row) => Arc::new(row),
             Err(error) => {
                 tracing::error!(key = %entry.key, %error, "stored object cannot be read");

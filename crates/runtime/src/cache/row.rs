@@ -15,7 +15,7 @@ pub struct Row {
     pub key: Key,
     /// When it last changed.
     pub modified: Revision,
-    /// The whole object with its revision; secrets are null.
+    /// The whole object with its revision; secrets are null, what is personal is open.
     pub json: Bytes,
     /// Its name.
     pub name: Box<str>,
@@ -47,7 +47,12 @@ pub struct Row {
 
 impl Row {
     /// Reads a stored object.
-    pub(crate) fn read(registry: &Registry, declared: &Declared, entry: &Entry) -> Result<Row> {
+    pub(crate) fn read(
+        registry: &Registry,
+        seal: &dyn Seal,
+        declared: &Declared,
+        entry: &Entry,
+    ) -> Result<Row> {
         let wrong = |e: serde_json::Error| {
             Error::internal(format!("stored object {}", entry.key)).because(e)
         };
@@ -56,6 +61,10 @@ impl Row {
         let references = references(registry, declared, &meta, &object["spec"]);
         if declared.has_secrets {
             secret::mask_all(&declared.spec, &mut object["spec"]);
+        }
+        if declared.has_personal {
+            let uid = meta.uid.to_string();
+            secret::show_personal(seal, &declared.spec, &uid, &mut object["spec"]);
         }
         object["metadata"]["revision"] = json!(entry.modified.to_string());
         let kind = declared.kind();
@@ -95,7 +104,7 @@ impl Row {
             owner_uid: meta.owner.as_ref().map(|o| o.uid),
             references,
             columns,
-            raw: declared.has_secrets.then(|| entry.value.clone()),
+            raw: (declared.has_secrets || declared.has_personal).then(|| entry.value.clone()),
         })
     }
 
@@ -114,7 +123,7 @@ impl Row {
     pub(crate) fn open(&self, declared: &Declared, seal: &dyn Seal) -> Result<Value> {
         let mut object = self.stored()?;
         object["metadata"]["revision"] = json!(self.modified.to_string());
-        if declared.has_secrets {
+        if declared.has_secrets || declared.has_personal {
             secret::open_all(
                 seal,
                 &declared.spec,

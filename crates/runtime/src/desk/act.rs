@@ -123,12 +123,13 @@ impl Desk {
         let mut txn = Txn::new();
         match run {
             Run::Intent { edit, .. } => {
+                let plain = self.plain(target, &old)?;
                 let mut draft = Draft::new(
                     &self.cx,
                     &request.actor,
                     old.meta.clone(),
-                    old.spec.clone(),
-                    Some(old.spec.clone()),
+                    plain.clone(),
+                    Some(plain),
                     old.status.clone(),
                 );
                 edit(&mut draft, &params)?;

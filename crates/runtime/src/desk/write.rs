@@ -7,7 +7,7 @@ use crate::gate::{Op, Request};
 use crate::registry::Declared;
 use crate::trace::Cause;
 use crate::{Draft, audit, object_key, secret};
-use model::schema::{self, IMMUTABLE, REF};
+use model::schema::{self, IMMUTABLE, PERSONAL, REF, SECRET};
 use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
 use serde_json::{Value, json};
 use store::{Expect, Key, Revision, StoreError, Txn};
@@ -210,11 +210,22 @@ impl Desk {
                 })?)
             }
         };
-        file.spec = old.spec;
+        file.spec = self.plain(target, &old)?;
         if let Some(spec) = patch.get("spec") {
             body::merge(&mut file.spec, spec);
         }
         Ok(file)
+    }
+
+    /// A stored spec as rules see it: what is personal is open, secrets stay sealed.
+    pub(super) fn plain(&self, target: &ObjectRef, stored: &Stored) -> Result<Value> {
+        let mut spec = stored.spec.clone();
+        let declared = self.cx.registry().need(&target.kind)?;
+        if declared.has_personal {
+            let uid = stored.meta.uid.to_string();
+            secret::open_personal(self.cx.seal(), &declared.spec, &uid, &mut spec)?;
+        }
+        Ok(spec)
     }
 
     /// What is stored under a key.
@@ -245,13 +256,14 @@ impl Desk {
     ) -> Result<Ready> {
         let mut spec = file.spec.clone();
         if let Some(old) = old {
-            body::keep(&declared.spec, &old.spec, &mut spec);
+            body::keep(&declared.spec, &self.plain(target, old)?, &mut spec);
         }
+        let mut looks_sealed = secret::check_plain(&declared.spec, PERSONAL, &spec);
         if old.is_none() {
-            let looks_sealed = secret::check_plain(&declared.spec, &spec);
-            if !looks_sealed.is_empty() {
-                return Err(Error::invalid(looks_sealed));
-            }
+            looks_sealed.extend(secret::check_plain(&declared.spec, SECRET, &spec));
+        }
+        if !looks_sealed.is_empty() {
+            return Err(Error::invalid(looks_sealed));
         }
         let mut meta = match old {
             Some(old) => old.meta.clone(),
@@ -324,16 +336,21 @@ impl Desk {
             return Err(Error::invalid(wrong));
         }
         let spec = (declared.normal)(spec)?;
+        let uid = meta.uid.to_string();
+        let mut old_plain = old_spec.cloned();
+        if let (Some(old), true) = (&mut old_plain, declared.has_personal) {
+            secret::open_personal(self.cx.seal(), &declared.spec, &uid, old)?;
+        }
         let mut draft = Draft::new(
             &self.cx,
             &request.actor,
             meta,
             spec,
-            old_spec.cloned(),
+            old_plain.clone(),
             status,
         );
         (declared.admit)(&mut draft)?;
-        if let Some(old) = old_spec {
+        if let Some(old) = &old_plain {
             let moved = immutables(&declared.spec, old, &draft.spec);
             if !moved.is_empty() {
                 return Err(Error::invalid(moved));
@@ -343,8 +360,9 @@ impl Desk {
         if !missing.is_empty() {
             return Err(Error::invalid(missing));
         }
-        let uid = draft.meta.uid.to_string();
-        secret::seal_all(self.cx.seal(), &declared.spec, &uid, &mut draft.spec)?;
+        let (seal, schema) = (self.cx.seal(), &declared.spec);
+        secret::seal_all(seal, schema, &uid, &mut draft.spec)?;
+        secret::seal_personal(seal, schema, &uid, old_spec, &mut draft.spec)?;
         let spec_changed = old_spec.is_none_or(|old| *old != draft.spec);
         if spec_changed {
             draft.meta.generation += 1;
@@ -431,6 +449,9 @@ impl Desk {
     fn dry_run(&self, declared: &Declared, ready: Ready) -> Answer {
         let mut object = ready.object;
         secret::mask_all(&declared.spec, &mut object["spec"]);
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+        let (seal, uid) = (self.cx.seal(), uid.to_owned());
+        secret::show_personal(seal, &declared.spec, &uid, &mut object["spec"]);
         Answer::Object {
             json: object.to_string().into(),
             revision: String::new(),

@@ -68,10 +68,15 @@ impl House {
         let trail: Arc<dyn Trail> =
             Arc::new(FileTrail::open(&dir.path().join("audit")).await.unwrap());
         let store = store::Memory::new();
+        let (rules, access) = identity::access::parts();
+        let people = identity::login::People::new();
         let cx = CxBuilder::new(registry, store.clone())
             .place(Place::Api)
             .seal(Arc::new(Mirror))
             .part(Arc::new(AuditTrail::new(trail.clone())))
+            .part(rules.clone())
+            .part(access)
+            .part(people.part())
             .build()
             .await
             .unwrap();
@@ -84,6 +89,9 @@ impl House {
             now: Arc::new(|| SystemClock.now()),
         })
         .unwrap();
+        identity::role::make_built_in(&cx).await.unwrap();
+        cx.life().spawn("access rules", rules.follow(cx.clone()));
+        people.start(&cx, ca.clone());
         let identity = certificate(&ca);
         let mut listeners = Listeners::new();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();

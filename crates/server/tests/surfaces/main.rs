@@ -14,6 +14,7 @@ mod graphql;
 mod grpc;
 mod house;
 mod law;
+mod login;
 mod rest;
 mod secrets;
 mod watch;

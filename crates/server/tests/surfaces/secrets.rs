@@ -153,7 +153,9 @@ async fn no_surface_shows_a_secret() {
     follow_log(heard.clone());
     let house = Arc::new(House::of(everything(), limits()).await);
     let mut kinds = 0;
-    for kind in everything().iter().filter(|d| d.has_secrets) {
+    // What nobody but DebVisor makes has tests of its own.
+    let made = |d: &&Declared| d.has_secrets && d.kind().allows(model::Verb::Create);
+    for kind in everything().iter().filter(made) {
         kinds += 1;
         one_kind(&house, kind, &heard).await;
     }

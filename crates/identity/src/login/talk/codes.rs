@@ -1,0 +1,129 @@
+//! Codes that are typed once: the one of a first start, which makes the first administrator, and those that let a user
+//! set a password.
+
+use super::super::administrators;
+use super::super::people::People;
+use super::{enter, given, row, text};
+use crate::factor::password;
+use crate::role::Mfa;
+use crate::session::Begin;
+use crate::user::{self, Reset, User};
+use crate::{ADMINISTRATOR, factor};
+use model::{Error, Name, Result, What};
+use runtime::audit::{LOGIN_FAILED, PASSWORD_CHANGED, note};
+use runtime::{Cx, Op, Said, Talk};
+use serde_json::json;
+
+fn unknown() -> Error {
+    Error::unauthenticated("the code is not accepted")
+        .hint("a code works once and not for long; an administrator makes a new one")
+}
+
+/// `code`: what a code is for. Does not use it up.
+pub(super) fn ask(people: &People, cx: &Cx, talk: &Talk) -> Result<Said> {
+    let code = text(talk, "code")?;
+    let body = match Reset::find(cx, code) {
+        Some(reset) => json!({ "for": "reset", "user": reset.user.metadata.name }),
+        None => {
+            let account = people.ca()?.check_code(code, talk.from)?;
+            match account == ADMINISTRATOR && !administrators::exist(cx) {
+                true => json!({ "for": "first" }),
+                false => json!({ "for": "certificate", "account": account }),
+            }
+        }
+    };
+    Ok(Said {
+        body,
+        ..Said::default()
+    })
+}
+
+/// `first`: the code of a first start makes the first administrator, and is dead then.
+pub(super) async fn first(people: &People, cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (code, typed, secret) = (
+        text(talk, "code")?,
+        text(talk, "user")?,
+        text(talk, "password")?,
+    );
+    let _alone = people.first.lock().await;
+    if people.ca()?.check_code(code, talk.from)? != ADMINISTRATOR {
+        return Err(unknown());
+    }
+    if administrators::exist(cx) {
+        return Err(Error::refused("there is an administrator already")
+            .hint("he makes other users: dvctl user create NAME; or log in with a certificate: dvctl login URL --certificate"));
+    }
+    let username = user::names::parse(typed)?;
+    let name = Name::suggest(&username).ok_or_else(unknown)?;
+    password::check("password", secret, &username)?;
+    let op = Op::Create {
+        kind: user::KIND.name.into(),
+        project: None,
+        body: json!({ "metadata": { "name": name }, "spec": { "username": username } }),
+    };
+    match cx.submit(op, "first administrator").await {
+        // An earlier try was cut off after this.
+        Ok(_)
+        | Err(Error {
+            what: What::Exists, ..
+        }) => {}
+        Err(error) => return Err(error),
+    }
+    let user = cx
+        .get::<User>(None, &name)
+        .filter(|user| user.spec.username == username && user.spec.active)
+        .ok_or_else(|| Error::exists(format!("there is a user `{name}` already")))?;
+    enter::set(cx, &user, secret).await?;
+    administrators::make(cx, &name).await?;
+    people.ca()?.spend_code(code)?;
+    tracing::info!(user = %name, "the first administrator was made");
+    entered(cx, talk, user).await
+}
+
+/// `reset`: a code of an administrator lets a user set a password, once.
+pub(super) async fn reset(people: &People, cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (code, secret) = (text(talk, "code")?, text(talk, "password")?);
+    let Some(reset) = Reset::find(cx, code) else {
+        // Counts the wrong try by its address, like any other code.
+        people.ca()?.check_code(code, talk.from)?;
+        return Err(unknown());
+    };
+    let user = reset.user.clone();
+    password::check("password", secret, &user.spec.username)?;
+    if !user::spend_reset(cx, &reset).await? {
+        note(
+            cx,
+            row(&LOGIN_FAILED, &user.metadata.name, talk).failed("CODE_USED"),
+        )
+        .await?;
+        return Err(unknown());
+    }
+    enter::set(cx, &user, secret).await?;
+    note(cx, row(&PASSWORD_CHANGED, &user.metadata.name, talk)).await?;
+    let enrolled = factor::of(cx, &user)
+        .iter()
+        .any(|factor| factor.spec.sort == factor::Sort::Totp);
+    if enrolled {
+        // The code stands for the password only: now he logs in with both.
+        return Ok(Said {
+            body: json!({ "state": "login", "user": user.metadata.name }),
+            ..Said::default()
+        });
+    }
+    entered(cx, talk, user).await
+}
+
+/// In with a password that was just set.
+async fn entered(cx: &Cx, talk: &Talk, user: std::sync::Arc<runtime::Obj<User>>) -> Result<Said> {
+    let policy = administrators::mfa(cx, &user.metadata.name);
+    let begin = Begin {
+        from: talk.from,
+        agent: talk.agent.clone(),
+        factors: vec![factor::Sort::Password.word()],
+        pending: policy == Mfa::Required,
+        browser: given(talk, "cookie"),
+        ..Begin::default()
+    };
+    let remind = policy == Mfa::Enrolled;
+    enter::enter(cx, talk, &user, begin, remind).await
+}

@@ -1,0 +1,218 @@
+//! In, on and out: `login`, `refresh`, `logout`, `passwd`.
+
+use super::super::administrators;
+use super::super::{delay, people};
+use super::{find, given, me, optional, row, said, second, text};
+use crate::factor::{self, Sort, password};
+use crate::role::Mfa;
+use crate::session::{self, Begin, Refreshed};
+use crate::user::{LOCAL, User, UserStatus};
+use model::{Error, Result, Timestamp};
+use runtime::audit::{
+    LOGIN_FAILED, LOGIN_LOCKED, LOGIN_SUCCEEDED, LOGOUT, PASSWORD_CHANGED, SESSION_CREATED,
+    TOKEN_ISSUED, TOKEN_REUSED, note,
+};
+use runtime::{Cx, Obj, Said, Talk};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `login`.
+pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
+    let user = prove(cx, talk, typed, password).await?;
+    let seconds = factor::of(cx, &user);
+    let seconds: Vec<&'static str> = seconds
+        .iter()
+        .filter(|factor| factor.spec.sort.is_second())
+        .map(|factor| factor.spec.sort.word())
+        .collect();
+    let mut factors = vec![Sort::Password.word()];
+    // Codes on paper alone are no second factor: they stand in for one.
+    let enrolled = seconds.iter().any(|s| *s != Sort::Recovery.word());
+    if enrolled {
+        let Some(code) = optional(talk, "code") else {
+            return Ok(Said {
+                body: json!({ "state": "second_factor", "factors": seconds }),
+                ..Said::default()
+            });
+        };
+        factors.push(second::prove(cx, talk, &user, code).await?);
+    }
+    let policy = administrators::mfa(cx, &user.metadata.name);
+    let pending = !enrolled && policy == Mfa::Required;
+    let begin = Begin {
+        from: talk.from,
+        agent: talk.agent.clone(),
+        factors,
+        mfa: enrolled,
+        pending,
+        remember: given(talk, "remember"),
+        browser: given(talk, "cookie"),
+    };
+    let remind = !enrolled && !pending && policy != Mfa::Off;
+    enter(cx, talk, &user, begin, remind).await
+}
+
+/// Begins the session of somebody who has proved that it is him.
+pub(super) async fn enter(
+    cx: &Cx,
+    talk: &Talk,
+    user: &Arc<Obj<User>>,
+    begin: Begin,
+    remind: bool,
+) -> Result<Said> {
+    let name = user.metadata.name.as_str();
+    let pending = begin.pending;
+    note(
+        cx,
+        row(&LOGIN_SUCCEEDED, name, talk).with("factors", json!(begin.factors)),
+    )
+    .await?;
+    let given = session::begin(cx, user, begin).await?;
+    note(
+        cx,
+        row(&SESSION_CREATED, name, talk).with("session", given.session.as_str()),
+    )
+    .await?;
+    let now = cx.clock().now();
+    let key = cx.key::<User>(None, name);
+    cx.set_status::<User>(&key, |status: &mut UserStatus| {
+        status.last_login = Some(now);
+        status.last_activity = Some(now);
+    })
+    .await?;
+    tracing::info!(
+        request_id = talk.request_id,
+        user = name,
+        pending,
+        "somebody logged in"
+    );
+    let state = if pending { "enrol" } else { "in" };
+    Ok(said(
+        user,
+        given,
+        json!({ "state": state, "remind": remind }),
+    ))
+}
+
+/// Whose name and password these are. Names that nobody has cost the same work and count the same.
+async fn prove(cx: &Cx, talk: &Talk, typed: &str, password: &str) -> Result<Arc<Obj<User>>> {
+    let account: String = typed
+        .chars()
+        .take(100)
+        .collect::<String>()
+        .to_ascii_lowercase();
+    let user = find(cx, typed);
+    let unlocked = user.as_ref().and_then(|user| user.spec.unlocked);
+    if let Err(error) = delay::attempt(cx, &account, talk.from, unlocked).await {
+        note(cx, row(&LOGIN_LOCKED, &account, talk).failed("LOCKED")).await?;
+        return Err(error);
+    }
+    let hash = match &user {
+        Some(user) if user.spec.realm == LOCAL => hash_of(cx, user),
+        _ => None,
+    };
+    let right = password::verify(password.to_owned(), hash).await?;
+    let why = match &user {
+        Some(user) if right && user.spec.active => {
+            delay::forgive(cx, &account, talk.from).await?;
+            return Ok(user.clone());
+        }
+        Some(_) if right => "DISABLED",
+        Some(_) => "WRONG_PASSWORD",
+        None => "UNKNOWN_USER",
+    };
+    note(cx, row(&LOGIN_FAILED, &account, talk).failed(why)).await?;
+    Err(wrong())
+}
+
+fn wrong() -> Error {
+    Error::unauthenticated("the user name or the password is not accepted")
+        .hint("an administrator can give you a code for a new one: dvctl user reset NAME")
+}
+
+fn hash_of(cx: &Cx, user: &Obj<User>) -> Option<String> {
+    let factor = factor::of_sort(cx, user, Sort::Password)
+        .into_iter()
+        .next()?;
+    factor.spec.material.clone()
+}
+
+/// `refresh`.
+pub(super) async fn refresh(cx: &Cx, talk: &Talk) -> Result<Said> {
+    match session::refresh(cx, text(talk, "refresh")?).await? {
+        Refreshed::Given(given, session) => {
+            let Some(user) = cx.get::<User>(None, &session.spec.user) else {
+                return Err(people::refused());
+            };
+            if !user.spec.active {
+                session::end(cx, &session.metadata.name).await?;
+                return Err(people::refused());
+            }
+            note(
+                cx,
+                row(&TOKEN_ISSUED, &session.spec.user, talk)
+                    .with("session", given.session.as_str()),
+            )
+            .await?;
+            let state = if session.spec.pending { "enrol" } else { "in" };
+            Ok(said(&user, given, json!({ "state": state })))
+        }
+        Refreshed::Reused(user) => {
+            tracing::warn!(user, "a token came a second time; its session was ended");
+            note(cx, row(&TOKEN_REUSED, &user, talk).failed("REUSED")).await?;
+            Err(people::refused())
+        }
+        Refreshed::Unknown => Err(people::refused()),
+    }
+}
+
+/// `logout`. Whoever is out already is out.
+pub(super) async fn logout(cx: &Cx, talk: &Talk) -> Result<Said> {
+    if let Ok((user, session)) = me(cx, talk) {
+        session::end(cx, &session.metadata.name).await?;
+        note(cx, row(&LOGOUT, &user.metadata.name, talk)).await?;
+    }
+    Ok(Said {
+        body: json!({ "state": "out" }),
+        cookie: Some((String::new(), Duration::ZERO)),
+        redirect: None,
+    })
+}
+
+/// `passwd`.
+pub(super) async fn passwd(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (user, session) = me(cx, talk)?;
+    let (old, new) = (text(talk, "old")?, text(talk, "new")?);
+    if user.spec.realm != LOCAL {
+        return Err(Error::refused(format!(
+            "your password is kept by realm `{}`",
+            user.spec.realm
+        ))
+        .hint("change it there"));
+    }
+    password::check("new", new, &user.spec.username)?;
+    prove(cx, talk, &user.spec.username, old).await?;
+    set(cx, &user, new).await?;
+    let but = session.metadata.name.as_str();
+    let ended = session::end_all(cx, &user.metadata.name, Some(but)).await?;
+    note(
+        cx,
+        row(&PASSWORD_CHANGED, &user.metadata.name, talk).with("sessions_ended", ended as u64),
+    )
+    .await?;
+    Ok(Said {
+        body: json!({ "state": "in", "sessions_ended": ended }),
+        ..Said::default()
+    })
+}
+
+/// Gives a user a password.
+pub(super) async fn set(cx: &Cx, user: &Obj<User>, password: &str) -> Result<()> {
+    let mut salt = [0; 16];
+    cx.clock().fill(&mut salt);
+    let hash = password::hash(password.to_owned(), salt).await?;
+    let name = factor::fresh_name(cx, Sort::Password);
+    factor::replace(cx, user, &name, Sort::Password, hash, None::<Timestamp>).await
+}

@@ -1,0 +1,133 @@
+//! The conversations by which somebody becomes known: `POST /api/v1/auth/{step}`.
+//!
+//! | step | says | gets |
+//! |---|---|---|
+//! | `login` | user, password, then a code of his second factor | tokens or a cookie |
+//! | `refresh` | the token for the next pair | the next pair |
+//! | `logout` | - | the session is gone |
+//! | `passwd` | old and new password | - |
+//! | `code` | a code | what it is for |
+//! | `first` | the code of a first start, user, password | the first administrator, and tokens |
+//! | `reset` | a code, a password | tokens |
+//! | `mfa` | a code of a second factor | the session counts as fresh |
+//! | `totp/begin`, `totp/confirm` | -, then the first code of the app | a key for the app, then codes on paper |
+//! | `recovery` | - | new codes on paper |
+//! | `access/...` | questions about rights | answers ([`crate::access`]) |
+//!
+//! **Invariant.** Nothing here says whether a user exists, nor by how long it takes. Secrets that are given out are in the
+//! answer and nowhere else.
+
+mod codes;
+mod enter;
+mod second;
+
+use super::people::People;
+use crate::session::{Given, Session};
+use crate::user::{self, User};
+use model::{Error, Result, Violation};
+use runtime::audit::Note;
+use runtime::{Cx, Obj, Said, Surface, Talk, Trace};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Answers one word.
+pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said> {
+    let talk = &talk;
+    if let Some(said) = crate::access::talk(cx, talk) {
+        return said;
+    }
+    match talk.step.as_str() {
+        "login" => enter::login(cx, talk).await,
+        "refresh" => enter::refresh(cx, talk).await,
+        "logout" => enter::logout(cx, talk).await,
+        "passwd" => enter::passwd(cx, talk).await,
+        "code" => codes::ask(people, cx, talk),
+        "first" => codes::first(people, cx, talk).await,
+        "reset" => codes::reset(people, cx, talk).await,
+        "mfa" => second::step_up(cx, talk).await,
+        "totp/begin" => second::begin(people, cx, talk).await,
+        "totp/confirm" => second::confirm(cx, talk).await,
+        "recovery" => second::recovery(cx, talk).await,
+        step => Err(Error::not_found(format!(
+            "there is no step `{}` of a login",
+            step.chars().take(40).collect::<String>().escape_debug()
+        ))),
+    }
+}
+
+/// A text of the body; an error never shows what came instead.
+fn text<'a>(talk: &'a Talk, name: &str) -> Result<&'a str> {
+    match talk.body.get(name).and_then(Value::as_str) {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => Err(Error::invalid(vec![Violation::new(
+            name,
+            "is required and must be a text",
+        )])),
+    }
+}
+
+fn optional<'a>(talk: &'a Talk, name: &str) -> Option<&'a str> {
+    let text = talk.body.get(name).and_then(Value::as_str);
+    text.filter(|text| !text.is_empty())
+}
+
+fn given(talk: &Talk, name: &str) -> bool {
+    talk.body.get(name) == Some(&Value::Bool(true))
+}
+
+/// A row for the trail about who talks.
+fn row(happening: &'static runtime::audit::Happening, who: &str, talk: &Talk) -> Note {
+    Note::new(happening, who)
+        .via(Surface::Rest)
+        .from(talk.from)
+        .user_agent(talk.agent.as_deref())
+        .request(&talk.request_id, &Trace::default())
+}
+
+/// The local user of a name that somebody typed.
+fn find(cx: &Cx, typed: &str) -> Option<Arc<Obj<User>>> {
+    let name = user::names::parse(typed).ok()?;
+    let key = cx.cache().unique(&user::unique_key(&name))?;
+    // What looks like it is not it.
+    cx.get_key::<User>(&key)
+        .filter(|user| user.spec.username == name)
+}
+
+/// A user and the session that he is in.
+type Somebody = (Arc<Obj<User>>, Arc<Obj<Session>>);
+
+/// The user and session of somebody who is logged in.
+fn me(cx: &Cx, talk: &Talk) -> Result<Somebody> {
+    let needs =
+        || Error::unauthenticated("this is for users who are logged in").hint("dvctl login URL");
+    let user = talk.actor.user.as_deref().ok_or_else(needs)?;
+    let credential = talk.actor.credential.as_deref().ok_or_else(needs)?;
+    let session = credential.strip_prefix("session/").ok_or_else(needs)?;
+    let user = cx.get::<User>(None, user).ok_or_else(needs)?;
+    let session = cx.get::<Session>(None, session).ok_or_else(needs)?;
+    Ok((user, session))
+}
+
+/// What somebody gets who is in.
+fn said(user: &Obj<User>, given: Given, more: Value) -> Said {
+    let mut body = json!({
+        "state": "in", "user": user.metadata.name, "session": given.session, "expires": given.expires,
+    });
+    if let Some((access, until)) = given.access {
+        body["access"] = access.into();
+        body["access_expires"] = json!(until);
+    }
+    if let Some(refresh) = given.refresh {
+        body["refresh"] = refresh.into();
+    }
+    if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+        body.extend(more);
+    }
+    let life = std::time::Duration::from_secs(7 * 24 * 3600);
+    Said {
+        body,
+        // The session itself says when it ends; a browser may keep the cookie for longer.
+        cookie: given.cookie.map(|cookie| (cookie, life)),
+        redirect: None,
+    }
+}

@@ -1,0 +1,230 @@
+//! Second factors: proving one, and enrolling an app or codes on paper.
+
+use super::super::people::People;
+use super::super::{delay, people};
+use super::{Somebody, me, optional, row, text};
+use crate::factor::{self, Sort, codes, totp};
+use crate::session::tokens::{self, Use};
+use crate::session::{self, Session};
+use crate::user::User;
+use model::{Error, Result, Violation};
+use runtime::audit::{FACTOR_ENROLLED, FACTOR_FAILED, LOGIN_LOCKED, note};
+use runtime::{Cx, Obj, Said, Talk};
+use serde_json::json;
+use std::time::Duration;
+
+/// How fresh a second factor must be for changing factors.
+const FRESH: Duration = Duration::from_secs(300);
+
+/// Which factor of a user a code proves. It is used up by that.
+pub(super) async fn prove(
+    cx: &Cx,
+    talk: &Talk,
+    user: &Obj<User>,
+    code: &str,
+) -> Result<&'static str> {
+    let name = user.metadata.name.as_str();
+    if let Err(error) = delay::second(cx, name, user.spec.unlocked).await {
+        note(cx, row(&LOGIN_LOCKED, name, talk).failed("LOCKED")).await?;
+        return Err(error);
+    }
+    for factor in factor::of(cx, user) {
+        let Some(material) = factor.spec.material.as_deref() else {
+            continue;
+        };
+        let ours = match factor.spec.sort {
+            Sort::Totp => {
+                let Ok(key) = hex::decode(material) else {
+                    continue;
+                };
+                let now = cx.clock().now().millis();
+                match totp::check(&key, code, now, None) {
+                    Some(step) => {
+                        factor::claim(cx, &factor, |status| {
+                            let fresh = status.step.is_none_or(|last| step > last);
+                            status.step = status.step.max(Some(step));
+                            fresh
+                        })
+                        .await?
+                    }
+                    None => false,
+                }
+            }
+            Sort::Recovery => match codes::find(material, code) {
+                Some(at) => {
+                    factor::claim(cx, &factor, |status| {
+                        let fresh = !status.used.contains(&at);
+                        if fresh {
+                            status.used.push(at);
+                        }
+                        fresh
+                    })
+                    .await?
+                }
+                None => false,
+            },
+            Sort::Password | Sort::Reset => false,
+        };
+        if ours {
+            delay::second_right(cx, name).await?;
+            return Ok(factor.spec.sort.word());
+        }
+    }
+    note(cx, row(&FACTOR_FAILED, name, talk).failed("WRONG_CODE")).await?;
+    Err(
+        Error::unauthenticated("the code of the second factor is not accepted")
+            .hint("each code works once; is the clock of the device right?"),
+    )
+}
+
+/// `mfa`: proves a second factor again, for what asks for a fresh one.
+pub(super) async fn step_up(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (user, session) = me(cx, talk)?;
+    let factor = prove(cx, talk, &user, text(talk, "code")?).await?;
+    session::proved(cx, &session.metadata.name, factor).await?;
+    Ok(Said {
+        body: json!({ "state": "in", "factor": factor }),
+        ..Said::default()
+    })
+}
+
+/// Who enrols: somebody who is logged in, or whose login waits for it and who says its token.
+fn enrolling(cx: &Cx, talk: &Talk) -> Result<Somebody> {
+    let Some(token) = optional(talk, "token") else {
+        return me(cx, talk);
+    };
+    let now = cx.clock().now();
+    let hash = tokens::hash(token);
+    let session = tokens::session(Use::Access, token)
+        .and_then(|name| cx.get::<Session>(None, &name))
+        .filter(|session| session::is_open(session, now))
+        .filter(|session| {
+            let material = session::material(session);
+            let same = |known: &str| totp::same(known.as_bytes(), hash.as_bytes());
+            material
+                .access
+                .iter()
+                .any(|(known, end)| same(known) && now < *end)
+        })
+        .ok_or_else(people::refused)?;
+    let user = cx
+        .get::<User>(None, &session.spec.user)
+        .filter(|user| user.spec.active)
+        .ok_or_else(people::refused)?;
+    Ok((user, session))
+}
+
+/// Who has a second factor shows it before he changes his factors.
+fn fresh(cx: &Cx, user: &Obj<User>, session: &Obj<Session>) -> Result<()> {
+    let has = !factor::of_sort(cx, user, Sort::Totp).is_empty();
+    let now = cx.clock().now();
+    let proved = session
+        .spec
+        .mfa
+        .is_some_and(|at| now.since(at) < FRESH && at <= now);
+    match !has || proved {
+        true => Ok(()),
+        false => Err(
+            Error::denied("this needs a second factor proved within the last 5 minutes")
+                .hint("prove it again: dvctl login URL"),
+        ),
+    }
+}
+
+/// `totp/begin`: a key for the app.
+pub(super) async fn begin(people: &People, cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (user, session) = enrolling(cx, talk)?;
+    fresh(cx, &user, &session)?;
+    let mut key = [0; totp::KEY];
+    cx.clock().fill(&mut key);
+    let issuer = format!("DebVisor {}", people.ca()?.cluster());
+    Ok(Said {
+        body: json!({ "secret": hex::encode(key), "base32": totp::base32(&key), "uri": totp::uri(&issuer, &user.spec.username, &key) }),
+        ..Said::default()
+    })
+}
+
+/// `totp/confirm`: the first code shows that the app has the key. Answers codes on paper when there were none.
+pub(super) async fn confirm(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (user, session) = enrolling(cx, talk)?;
+    fresh(cx, &user, &session)?;
+    let (secret, code) = (text(talk, "secret")?, text(talk, "code")?);
+    let key = hex::decode(secret)
+        .ok()
+        .filter(|key| key.len() == totp::KEY)
+        .ok_or_else(|| {
+            Error::invalid(vec![Violation::new(
+                "secret",
+                "is not what `totp/begin` gave",
+            )])
+        })?;
+    let now = cx.clock().now().millis();
+    let name = user.metadata.name.as_str();
+    delay::second(cx, name, user.spec.unlocked).await?;
+    let Some(step) = totp::check(&key, code, now, None) else {
+        return Err(Error::invalid(vec![
+            Violation::new("code", "is not the code that the app should show now")
+                .hint("is the clock of the device right?"),
+        ]));
+    };
+    delay::second_right(cx, name).await?;
+    note(
+        cx,
+        row(&FACTOR_ENROLLED, name, talk).with("sort", Sort::Totp.word()),
+    )
+    .await?;
+    let factor = factor::fresh_name(cx, Sort::Totp);
+    factor::replace(cx, &user, &factor, Sort::Totp, hex::encode(&key), None).await?;
+    if let Some(factor) = cx.get::<factor::Factor>(None, &factor) {
+        // This first code is used up as well.
+        factor::claim(cx, &factor, |status| {
+            status.step = Some(step);
+            true
+        })
+        .await?;
+    }
+    let recovery = match factor::of_sort(cx, &user, Sort::Recovery).is_empty() {
+        true => Some(paper(cx, &user).await?),
+        false => None,
+    };
+    session::proved(cx, &session.metadata.name, Sort::Totp.word()).await?;
+    Ok(Said {
+        body: json!({ "state": "in", "recovery": recovery }),
+        ..Said::default()
+    })
+}
+
+/// `recovery`: new codes on paper; the old ones are good no more.
+pub(super) async fn recovery(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let (user, session) = me(cx, talk)?;
+    if factor::of_sort(cx, &user, Sort::Totp).is_empty() {
+        return Err(
+            Error::refused("codes on paper stand in for an app, and you have none")
+                .hint("enrol one first: dvctl totp"),
+        );
+    }
+    fresh(cx, &user, &session)?;
+    let name = user.metadata.name.as_str();
+    note(
+        cx,
+        row(&FACTOR_ENROLLED, name, talk).with("sort", Sort::Recovery.word()),
+    )
+    .await?;
+    Ok(Said {
+        body: json!({ "recovery": paper(cx, &user).await? }),
+        ..Said::default()
+    })
+}
+
+async fn paper(cx: &Cx, user: &Obj<User>) -> Result<Vec<String>> {
+    let mut random = [[0; codes::LETTERS]; codes::COUNT];
+    for code in &mut random {
+        cx.clock().fill(code);
+    }
+    let mut salt = [0; 16];
+    cx.clock().fill(&mut salt);
+    let (shown, stored) = codes::make(&random, salt);
+    let name = factor::fresh_name(cx, Sort::Recovery);
+    factor::replace(cx, user, &name, Sort::Recovery, stored, None).await?;
+    Ok(shown)
+}

@@ -1,0 +1,85 @@
+//! What a user may be: the rules of its spec, and who may not be lost.
+
+use super::{LOCAL, User, names};
+use crate::login::administrators;
+use model::{Error, Result};
+use runtime::{Draft, Until};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// The space of unique names.
+const SPACE: &str = "username";
+
+/// The value that makes a look unique: hashed, because unique values are keys of the store and stand there open.
+pub(crate) fn unique(username: &str) -> String {
+    hex::encode(Sha256::digest(names::look(username).as_bytes()))
+}
+
+/// The key that a user of this name, or of one that looks like it, holds.
+pub(crate) fn unique_key(username: &str) -> runtime::Key {
+    runtime::unique_key(SPACE, &unique(username))
+}
+
+/// At creation and every change.
+pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
+    let mut spec = draft.spec::<User>()?;
+    let old = draft.old_spec::<User>()?;
+    if spec.username.is_empty() {
+        spec.username = draft.meta.name.to_string();
+    }
+    spec.username = names::parse(&spec.username)?;
+    if draft.meta.name.as_str() == crate::ADMINISTRATOR {
+        return Err(Error::field(
+            "metadata.name",
+            format!(
+                "`{}` is who the machine itself vouches for",
+                crate::ADMINISTRATOR
+            ),
+        )
+        .hint("choose the name of a person"));
+    }
+    let look = unique(&spec.username);
+    if !draft.holds_key(SPACE, &look) {
+        if draft.key_taken(SPACE, &look) {
+            return Err(Error::exists(format!(
+                "there is a user whose name is `{}` or looks like it",
+                spec.username
+            ))
+            .hint("choose a name that nobody can take for another"));
+        }
+        if let Some(old) = &old {
+            draft.release_key(SPACE, &unique(&old.username));
+        }
+        draft.claim_key(SPACE, &look);
+    }
+    spec.groups.sort();
+    spec.groups.dedup();
+    if old.is_none() && spec.realm != LOCAL && draft.cx().registry().get("realm").is_none() {
+        return Err(
+            Error::field("spec.realm", format!("there is no realm `{}`", spec.realm))
+                .hint("`local` is always there"),
+        );
+    }
+    let was_active = old.as_ref().is_some_and(|old| old.active);
+    if was_active && !spec.active {
+        administrators::may_lose(draft.cx(), &draft.meta.name)?;
+    }
+    draft.set_spec::<User>(&spec)
+}
+
+/// `disable` and `enable`.
+pub(super) fn switch(draft: &mut Draft<'_>, active: bool) -> Result<()> {
+    draft.spec["active"] = json!(active);
+    Ok(())
+}
+
+/// `unlock`: what was tried wrongly so far counts no more.
+pub(super) fn unlock(draft: &mut Draft<'_>) -> Result<()> {
+    draft.spec["unlocked"] = json!(draft.now());
+    Ok(())
+}
+
+/// Nothing has to follow but what is asked at every request anyway.
+pub(super) fn at_once(_: &Value) -> Until {
+    Until::Done
+}
