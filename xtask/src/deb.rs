@@ -105,6 +105,10 @@ const FILES: &[Item] = &[
         to: "usr/lib/systemd/system/debvisord.service",
     },
     Item {
+        from: "packaging/debvisord-key.service",
+        to: "usr/lib/systemd/system/debvisord-key.service",
+    },
+    Item {
         from: "packaging/debvisord.socket",
         to: "usr/lib/systemd/system/debvisord.socket",
     },

@@ -109,7 +109,8 @@ fn remove(instance: &Instance) -> Result<()> {
         sh::as_root("rm")?
             .arg("-rf")
             .arg(instance.run_dir())
-            .arg(instance.dir()),
+            .arg(instance.dir())
+            .arg(instance.secrets_dir()),
     )
 }
 

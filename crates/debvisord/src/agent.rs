@@ -45,8 +45,8 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let store = RemoteStore::new(Arc::new(link.clone()));
     wait_for(&store, &run_dir).await?;
     let sealer = tokio::task::spawn_blocking({
-        let keys = state.join("keys/fields");
-        move || Sealer::open(keys)
+        let (root, keys) = (config.root_source()?, state.join("keys"));
+        move || Sealer::join(root, keys)
     })
     .await??;
     let namespace = match &config.network.namespace {

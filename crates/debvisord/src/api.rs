@@ -24,10 +24,10 @@ use tokio::net::UnixListener;
 pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let state = folder(&config.state_dir, 0o755)?;
     let run_dir = folder(&config.run_dir, 0o755)?;
-    let opened = state.clone();
+    let (opened, root) = (state.clone(), config.root_source()?);
     let (sqlite, sealer) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let store = Sqlite::open(folder(&opened.join("store"), 0o700)?)?;
-        let sealer = Sealer::open(folder(&opened.join("keys"), 0o700)?.join("fields"))?;
+        let sealer = Sealer::open(root, folder(&opened.join("keys"), 0o700)?)?;
         Ok((store, sealer))
     })
     .await??;
@@ -71,6 +71,10 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     people.start(&cx, authority.clone());
     cx.life().spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;
+    let renewed = runtime::renew_secrets(&cx).await;
+    if renewed > 0 {
+        tracing::info!(renewed, "secrets were sealed anew with the newest keys");
+    }
     store_kind::make(&cx).await?;
     Engine::start(&cx);
     let me = nix::unistd::geteuid().as_raw();

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use store::seal::RootSource;
 use toml::{Table, Value};
 
 /// The configuration.
@@ -18,6 +19,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Sockets and files of running things.
     pub run_dir: PathBuf,
+    /// The file of the root key, which wraps the keys of secrets; outside the state folder. `root.key` beside the
+    /// configuration file when absent. Not read when systemd hands over the credential `debvisor-root-key`.
+    pub root_key: Option<PathBuf>,
     /// What can be made again: built images, probes.
     pub cache_dir: PathBuf,
     /// This machine.
@@ -82,6 +86,7 @@ impl Default for Config {
             instance: None,
             state_dir: "/var/lib/debvisor".into(),
             run_dir: "/run/debvisor".into(),
+            root_key: None,
             cache_dir: "/var/cache/debvisor".into(),
             node: Node::default(),
             listen: Listen::default(),
@@ -113,6 +118,7 @@ impl Default for Log {
 const KEYS: &[&str] = &[
     "state_dir",
     "run_dir",
+    "root_key",
     "cache_dir",
     "node.name",
     "listen.https",
@@ -152,6 +158,9 @@ impl Config {
             overrides.push((key.to_owned(), value.to_owned()));
         }
         let mut config = Config::parse(&path.display().to_string(), &text, &overrides)?;
+        config
+            .root_key
+            .get_or_insert_with(|| path.with_file_name("root.key"));
         if let Some(instance) = instance {
             config.instance = Some(instance.to_owned());
         }
@@ -195,6 +204,18 @@ impl Config {
                 e.message()
             )
         })
+    }
+
+    /// Where the root key comes from.
+    pub fn root_source(&self) -> anyhow::Result<RootSource> {
+        let file = self.root_key.as_deref();
+        let file = file.unwrap_or(Path::new("/etc/debvisor/root.key"));
+        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        Ok(RootSource::find(
+            credentials.as_deref(),
+            file,
+            &self.state_dir,
+        )?)
     }
 
     /// The name of this node.

@@ -5,6 +5,7 @@ mod agent;
 mod api;
 mod config;
 mod facts;
+mod keys;
 mod kinds;
 #[cfg(test)]
 mod laws;
@@ -66,6 +67,9 @@ enum Offline {
     /// Looks after the store file: copies, check, restore, downgrade.
     #[command(subcommand)]
     Store(offline::StoreTool),
+    /// Looks after the keys that secrets are sealed with: make, rotate, status.
+    #[command(subcommand)]
+    Key(keys::KeyTool),
 }
 
 /// What a process does.
@@ -101,6 +105,10 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(Offline::Store(tool)) = args.offline {
         tool.run(&config.state_dir)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Offline::Key(tool)) = args.offline {
+        tool.run(&config)?;
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()

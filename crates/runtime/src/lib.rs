@@ -52,7 +52,7 @@ pub use key::{object_key, object_ref, unique_key};
 pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};
 pub use seat::Seat;
-pub use secret::{NoSeal, Seal};
+pub use secret::{NoSeal, Seal, renew_all as renew_secrets};
 pub use store::{Key, Revision};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
 pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};

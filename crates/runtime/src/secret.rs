@@ -1,25 +1,43 @@
 //! Secret fields: sealed at rest, masked in every answer. Personal fields: sealed at rest, shown to readers.
 
+use crate::{Cx, Row};
 use model::schema::{self, PERSONAL, SECRET};
 use model::{Error, Result, Violation};
 use serde_json::Value;
+use store::seal::Sealer;
 
 /// How a sealed text begins in a stored spec.
 pub(crate) const MARK: &str = "$sealed:";
 
-/// Seals and opens secret fields. The real one is the store's key file; its context binds a text to its object.
+/// Seals and opens secret fields. The real one is the store's key ring; its context binds a text to its object and field.
 pub trait Seal: Send + Sync {
-    /// Seals a text for one context.
+    /// Seals a text for one context, with the key of the cluster.
     fn seal(&self, context: &str, plain: &str) -> Result<String>;
-    /// Opens it again.
+    /// The same with the key of a project.
+    fn seal_in(&self, project: Option<&str>, context: &str, plain: &str) -> Result<String> {
+        let _ = project;
+        self.seal(context, plain)
+    }
+    /// Opens it again, whichever key it was sealed with.
     fn open(&self, context: &str, sealed: &str) -> Result<String>;
+    /// Whether it should be sealed anew, because there is a newer key.
+    fn is_stale(&self, sealed: &str) -> bool {
+        let _ = sealed;
+        false
+    }
 }
 
-/// The store's key file.
-impl Seal for store::seal::Sealer {
+/// The store's key ring.
+impl Seal for Sealer {
     fn seal(&self, context: &str, plain: &str) -> Result<String> {
-        store::seal::Sealer::seal(self, context, plain.as_bytes())
+        Seal::seal_in(self, None, context, plain)
+    }
+    fn seal_in(&self, project: Option<&str>, context: &str, plain: &str) -> Result<String> {
+        Sealer::seal_in(self, project, context, plain.as_bytes())
             .map_err(|e| Error::internal("a secret could not be sealed").because(e))
+    }
+    fn is_stale(&self, sealed: &str) -> bool {
+        Sealer::is_stale(self, sealed)
     }
     fn open(&self, context: &str, sealed: &str) -> Result<String> {
         let plain = self
@@ -27,6 +45,109 @@ impl Seal for store::seal::Sealer {
             .map_err(|e| Error::internal("a secret could not be opened").because(e))?;
         String::from_utf8(plain).map_err(|e| Error::internal("a secret is not text").because(e))
     }
+}
+
+/// Seals with the key of one project.
+pub(crate) struct Within<'a> {
+    /// What seals.
+    pub seal: &'a dyn Seal,
+    /// The project; the cluster when absent.
+    pub project: Option<&'a str>,
+}
+
+impl Seal for Within<'_> {
+    fn seal(&self, context: &str, plain: &str) -> Result<String> {
+        self.seal.seal_in(self.project, context, plain)
+    }
+    fn open(&self, context: &str, sealed: &str) -> Result<String> {
+        self.seal.open(context, sealed)
+    }
+    fn is_stale(&self, sealed: &str) -> bool {
+        self.seal.is_stale(sealed)
+    }
+}
+
+/// Where a field stands, as its sealed text is bound to it: the object, the field, and the key where a map has several (a
+/// version, say). The place in a list is no part of it: elements move.
+fn place(object: &str, path: &str) -> String {
+    let mut out = format!("{object}#");
+    let mut inside = false;
+    for letter in path.chars() {
+        match letter {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ if inside => {}
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Opens a sealed text of a field.
+fn open_at(seal: &dyn Seal, object: &str, path: &str, sealed: &str) -> Result<String> {
+    match Sealer::is_old(sealed) {
+        true => seal.open(object, sealed),
+        false => seal.open(&place(object, path), sealed),
+    }
+}
+
+/// Seals anew what an older key has sealed. Says whether anything changed.
+pub(crate) fn renew(
+    seal: &dyn Seal,
+    spec_schema: &Value,
+    object: &str,
+    spec: &mut Value,
+) -> Result<bool> {
+    let mut any = false;
+    for word in [SECRET, PERSONAL] {
+        change(spec_schema, word, spec, &mut |path, text| {
+            let Some(sealed) = text.strip_prefix(MARK).filter(|s| seal.is_stale(s)) else {
+                return Ok(None);
+            };
+            let plain = open_at(seal, object, path, sealed)?;
+            any = true;
+            let fresh = seal.seal(&place(object, path), &plain)?;
+            Ok(Some(Value::String(format!("{MARK}{fresh}"))))
+        })?;
+    }
+    Ok(any)
+}
+
+/// Seals anew, in the whole store, what an older key has sealed. For the api, at its start: cut off, the next start goes on.
+/// What cannot be opened is left and logged. Answers how many objects were changed.
+pub async fn renew_all(cx: &Cx) -> usize {
+    let mut changed = 0;
+    for declared in cx
+        .registry()
+        .iter()
+        .filter(|d| d.has_secrets || d.has_personal)
+    {
+        for row in cx.cache().rows(declared.kind().name, None) {
+            match renew_row(cx, &declared.spec, &row).await {
+                Ok(renewed) => changed += usize::from(renewed),
+                Err(error) => {
+                    tracing::error!(key = %row.key, ?error, "a secret could not be sealed anew");
+                }
+            }
+        }
+    }
+    changed
+}
+
+async fn renew_row(cx: &Cx, schema: &Value, row: &Row) -> Result<bool> {
+    let uid = row.uid.to_string();
+    let seal = Within {
+        seal: cx.seal(),
+        project: row.project.as_deref(),
+    };
+    let mut spec = row.stored()?["spec"].take();
+    if !renew(&seal, schema, &uid, &mut spec)? {
+        return Ok(false);
+    }
+    cx.edit_stored(&row.key, |object| {
+        renew(&seal, schema, &uid, &mut object["spec"]).map(drop)
+    })
+    .await
 }
 
 /// Refuses secrets: for programs that have no key.
@@ -71,10 +192,10 @@ pub(crate) fn seal_all(
         spec_schema,
         SECRET,
         spec,
-        &mut |_, text| match text.strip_prefix(MARK) {
+        &mut |path, text| match text.strip_prefix(MARK) {
             Some(_) => Ok(None),
             None => seal
-                .seal(context, text)
+                .seal(&place(context, path), text)
                 .map(|s| Some(Value::String(format!("{MARK}{s}")))),
         },
     )
@@ -104,11 +225,10 @@ pub(crate) fn open_personal(
 /// Opens what is personal for showing it; what cannot be opened here (another key, no key) is null.
 pub(crate) fn show_personal(seal: &dyn Seal, spec_schema: &Value, context: &str, spec: &mut Value) {
     // Cannot fail: the closure returns no error.
-    let _ = change(spec_schema, PERSONAL, spec, &mut |_, text| {
-        Ok(text.strip_prefix(MARK).map(|sealed| {
-            seal.open(context, sealed)
-                .map_or(Value::Null, Value::String)
-        }))
+    let _ = change(spec_schema, PERSONAL, spec, &mut |path, text| {
+        Ok(text
+            .strip_prefix(MARK)
+            .map(|sealed| open_at(seal, context, path, sealed).map_or(Value::Null, Value::String)))
     });
 }
 
@@ -126,11 +246,11 @@ pub(crate) fn seal_personal(
             .and_then(Value::as_str);
         let opened = was
             .and_then(|was| was.strip_prefix(MARK))
-            .and_then(|sealed| seal.open(context, sealed).ok());
+            .and_then(|sealed| open_at(seal, context, path, sealed).ok());
         match (was, opened) {
             (Some(was), Some(opened)) if opened == text => Ok(Some(was.into())),
             _ => seal
-                .seal(context, text)
+                .seal(&place(context, path), text)
                 .map(|s| Some(Value::String(format!("{MARK}{s}")))),
         }
     })
@@ -147,8 +267,8 @@ fn open_word(
         spec_schema,
         word,
         spec,
-        &mut |_, text| match text.strip_prefix(MARK) {
-            Some(sealed) => seal.open(context, sealed).map(|s| Some(Value::String(s))),
+        &mut |path, text| match text.strip_prefix(MARK) {
+            Some(sealed) => open_at(seal, context, path, sealed).map(|s| Some(Value::String(s))),
             None => Ok(None),
         },
     )
@@ -249,11 +369,11 @@ mod tests {
     fn what_is_personal_is_sealed_at_rest_and_shown() {
         let seal = Turning(Default::default());
         let plain =
-            json!({ "email": "ann@example.org", "phones": ["123"], "pin": "77", "city": "Bonn" });
+            json!({ "email": "ann@example.org", "phones": ["123"], "pin": "78", "city": "Bonn" });
         let mut stored = plain.clone();
         seal_all(&seal, &schema(), "u1", &mut stored).unwrap();
         seal_personal(&seal, &schema(), "u1", None, &mut stored).unwrap();
-        for word in ["ann@example.org", "123", "77"] {
+        for word in ["ann@example.org", "123", "78"] {
             assert!(!stored.to_string().contains(word), "{stored}");
         }
         assert_eq!(stored["city"], "Bonn");
@@ -289,5 +409,19 @@ mod tests {
         assert_eq!(stored["email"], Value::Null);
         let looks = json!({ "email": format!("{MARK}x") });
         assert_eq!(check_plain(&schema(), PERSONAL, &looks).len(), 1);
+    }
+    #[test]
+    fn a_text_is_bound_to_its_field_and_key_but_not_to_its_place_in_a_list() {
+        assert_eq!(place("u1", "versions.3.value"), "u1#versions.3.value");
+        assert_eq!(place("u1", "disks[12].key"), place("u1", "disks[3].key"));
+        let seal = Turning(Default::default());
+        let schema = json!({ "properties": { "v": { "additionalProperties": { "type": "string", "x-secret": true } } } });
+        let mut spec = json!({ "v": { "1": "one", "2": "two" } });
+        seal_all(&seal, &schema, "u", &mut spec).unwrap();
+        let mut moved = spec.clone();
+        moved["v"]["1"] = spec["v"]["2"].clone();
+        assert!(open_all(&seal, &schema, "u", &mut moved).is_err());
+        open_all(&seal, &schema, "u", &mut spec).unwrap();
+        assert_eq!(spec["v"]["2"], "two");
     }
 }

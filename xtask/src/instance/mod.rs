@@ -61,6 +61,11 @@ impl Instance {
         PathBuf::from(format!("/run/dv-{}", self.name))
     }
 
+    /// What is not in the state folder, as on a real node: the root key.
+    pub fn secrets_dir(&self) -> PathBuf {
+        home().join("etc").join(&self.name)
+    }
+
     /// The network namespace, which is also the prefix of each guest's process name.
     pub fn netns(&self) -> String {
         format!("dv-{}", self.name)
@@ -120,7 +125,16 @@ mod tests {
         for good in ["default", "a", "test-1"] {
             assert!(Instance::named(good).is_ok(), "{good}");
         }
-        for bad in ["", "bin", "-a", "a-", "A", "a/b", "a-name-that-is-too-long"] {
+        for bad in [
+            "",
+            "bin",
+            "etc",
+            "-a",
+            "a-",
+            "A",
+            "a/b",
+            "a-name-that-is-too-long",
+        ] {
             assert!(Instance::named(bad).is_err(), "{bad}");
         }
     }

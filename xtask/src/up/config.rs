@@ -73,9 +73,10 @@ pub fn url(instance: &Instance) -> Result<String> {
 
 fn text(instance: &Instance, ports: Ports) -> String {
     format!(
-        "# Written by `cargo xtask up`; gone with `cargo xtask down --guests`.\nstate_dir = \"{}\"\nrun_dir = \"{}\"\ncache_dir = \"{}\"\n\n[listen]\nhttps = \"127.0.0.1:{}\"\ngrpc = \"127.0.0.1:{}\"\n\n[network]\nnamespace = \"{}\"\n\n[log]\nformat = \"text\"\n",
+        "# Written by `cargo xtask up`; gone with `cargo xtask down --guests`.\nstate_dir = \"{}\"\nrun_dir = \"{}\"\nroot_key = \"{}\"\ncache_dir = \"{}\"\n\n[listen]\nhttps = \"127.0.0.1:{}\"\ngrpc = \"127.0.0.1:{}\"\n\n[network]\nnamespace = \"{}\"\n\n[log]\nformat = \"text\"\n",
         instance.dir().display(),
         instance.run_dir().display(),
+        instance.secrets_dir().join("root.key").display(),
         tree::cache().display(),
         ports.https,
         ports.grpc,

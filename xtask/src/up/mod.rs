@@ -108,8 +108,9 @@ pub fn start(instance: &Instance, release: bool) -> Result<()> {
 /// The folders of an instance, owned by whom its api runs as; the lock keeps a second `up` of it waiting.
 fn prepare(instance: &Instance) -> Result<fs::File> {
     let dir = instance.dir();
-    fs::create_dir_all(dir.join("log"))
-        .with_context(|| format!("cannot make {}", dir.display()))?;
+    for folder in [dir.join("log"), instance.secrets_dir()] {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let lock = fs::File::create(dir.join("up.lock"))?;
     lock.lock()
         .with_context(|| format!("cannot lock {}", dir.display()))?;
@@ -125,7 +126,8 @@ fn prepare(instance: &Instance) -> Result<fs::File> {
             Command::new("chown")
                 .arg(&uid)
                 .arg(&dir)
-                .arg(dir.join("log")),
+                .arg(dir.join("log"))
+                .arg(instance.secrets_dir()),
         )?;
     }
     Ok(lock)

@@ -361,8 +361,12 @@ impl Desk {
             return Err(Error::invalid(missing));
         }
         let (seal, schema) = (self.cx.seal(), &declared.spec);
-        secret::seal_all(seal, schema, &uid, &mut draft.spec)?;
-        secret::seal_personal(seal, schema, &uid, old_spec, &mut draft.spec)?;
+        let seal = secret::Within {
+            seal,
+            project: draft.meta.project.as_deref(),
+        };
+        secret::seal_all(&seal, schema, &uid, &mut draft.spec)?;
+        secret::seal_personal(&seal, schema, &uid, old_spec, &mut draft.spec)?;
         let spec_changed = old_spec.is_none_or(|old| *old != draft.spec);
         if spec_changed {
             draft.meta.generation += 1;
