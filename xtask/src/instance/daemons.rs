@@ -180,7 +180,10 @@ pub fn wait_ready(instance: &Instance, limit: Duration) -> Result<()> {
     loop {
         let last = match super::http::ready(&instance.api_socket()) {
             Ok(true) => return Ok(()),
-            Ok(false) => "it answers that it is not ready".to_owned(),
+            Ok(false) => match super::http::complaints(&instance.api_socket()) {
+                Ok(why) => format!("it answers that it is not ready: {why}"),
+                Err(error) => format!("it answers that it is not ready: {error:#}"),
+            },
             Err(error) => format!("{error:#}"),
         };
         for (role, seen) in &mut seen {

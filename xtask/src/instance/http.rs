@@ -22,6 +22,23 @@ pub fn ready(socket: &Path) -> Result<bool> {
     Ok(ask(socket, "GET", "/health/ready", &Body::None)?.starts_with("HTTP/1.1 200"))
 }
 
+/// What `/health/detail` finds wrong, in its own words.
+pub fn complaints(socket: &Path) -> Result<String> {
+    let answer = ask(socket, "GET", "/health/detail", &Body::None)?;
+    let json = answer
+        .find('{')
+        .zip(answer.rfind('}'))
+        .map(|(from, to)| &answer[from..=to]);
+    let found: Value = serde_json::from_str(json.unwrap_or_default())?;
+    let checks = found["checks"].as_array().cloned().unwrap_or_default();
+    let wrong = checks.iter().filter(|check| check["state"] == "error");
+    let words = wrong.map(|check| {
+        let text = |name: &str| check[name].as_str().unwrap_or_default().to_owned();
+        format!("{}: {}", text("name"), text("message"))
+    });
+    Ok(words.collect::<Vec<_>>().join("; "))
+}
+
 /// The JSON object that a request is answered with; any other answer than 2xx is an error with what it says.
 pub fn call(socket: &Path, method: &str, path: &str, body: &Body<'_>) -> Result<Value> {
     let answer = ask(socket, method, path, body)?;

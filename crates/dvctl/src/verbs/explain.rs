@@ -132,7 +132,7 @@ fn listed(list: &[Value], color: bool) -> String {
             }
         } else if let Value::Object(map) = item {
             // Numbers and identities for programs are in the other formats.
-            let for_people = |head: &str| !matches!(head, "seq" | "request_id" | "about");
+            let for_people = |head: &str| !matches!(head, "seq" | "request_id" | "about" | "trace");
             for (head, value) in map.iter().filter(|(head, _)| for_people(head)) {
                 let is_time = matches!(head.as_str(), "time" | "at" | "since" | "created");
                 let unit = if is_time { "age" } else { "" };

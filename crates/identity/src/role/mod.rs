@@ -36,7 +36,7 @@ pub static KIND: Kind = Kind {
     status: schema::of::<RoleStatus>,
     columns: &[
         Column::new("name", "metadata.name"),
-        Column::new("allow", "spec.allow"),
+        Column::new("allow", "spec.allow").wide(),
         Column::new("deny", "spec.deny").wide(),
         Column::new("parents", "spec.parents").wide(),
         Column::new("mfa", "spec.mfa"),
