@@ -3,12 +3,14 @@
 use crate::health::Check;
 use crate::metrics::Metrics;
 use crate::net::{self, Peer};
+use crate::perimeter::{self, Counted};
 use crate::streams::Tickets;
 use crate::{Limits, graphql};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http::HeaderMap;
 use model::{Error, ObjectRef, Result, Uid};
+use runtime::limit::{Class, Rates};
 use runtime::{
     Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, StreamIo, Surface, Trace,
     WatchEvent,
@@ -30,6 +32,8 @@ pub(crate) struct App {
     pub checks: Vec<Check>,
     pub metrics: Arc<Metrics>,
     pub tickets: Tickets,
+    /// How often everybody may ask.
+    pub rates: Rates,
     pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
@@ -86,6 +90,11 @@ impl Call {
     /// Who asks; an error when a certificate is not accepted.
     pub(crate) fn actor(&self) -> Result<Actor> {
         self.actor.clone()
+    }
+
+    /// Counts this request, or one more operation in it.
+    pub(crate) fn count(&self, class: Class) -> Counted {
+        perimeter::count(&self.app, &self.peer, &self.actor, class)
     }
 
     /// The name for the log.

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::{Error, What};
+use runtime::limit::Class;
 use runtime::{Surface, Trace};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,13 +34,19 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         correlation_id = trace.correlation_id,
         trace_id = trace.trace_id()
     );
-    let routed = AssertUnwindSafe(route(call, request, &path).instrument(span)).catch_unwind();
-    let (name, outcome) = match routed.await {
-        Ok(answered) => answered,
-        Err(_) => (
-            "panic",
-            Err(Error::internal("the handler of this request panicked").into()),
-        ),
+    let counted = call.count(Class::Principal);
+    let (name, outcome) = match counted.admitted() {
+        Err(error) => ("limited", Err(error.into())),
+        Ok(()) => {
+            let routed = route(call, request, &path).instrument(span);
+            match AssertUnwindSafe(routed).catch_unwind().await {
+                Ok(answered) => answered,
+                Err(_) => (
+                    "panic",
+                    Err(Error::internal("the handler of this request panicked").into()),
+                ),
+            }
+        }
     };
     let mut response = match outcome {
         Ok(response) => response,
@@ -47,6 +54,7 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
     };
     response = compress::answer(encodings, &path, response).await;
     seal(&app, &mut response, &path);
+    counted.tell(&mut response);
     mark(&mut response, &id, &trace);
     let took = begun.elapsed();
     let status = response.status().as_u16();

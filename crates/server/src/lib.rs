@@ -16,6 +16,7 @@ mod metrics;
 mod net;
 mod openapi;
 mod pages;
+mod perimeter;
 mod reference;
 mod reply;
 mod rest;

@@ -8,19 +8,20 @@ pub(crate) mod administrators;
 mod delay;
 mod people;
 mod talk;
-mod throttle;
 
 pub use people::People;
 
 use crate::files;
 use model::{Error, Result, Timestamp};
+use runtime::limit::{Caller, Limiter, Rate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use throttle::Throttle;
 
+/// Wrong tries from one address.
+const WRONG: Rate = Rate::per_minute(10);
 /// How long a code is good.
 pub const LIFE: Duration = Duration::from_secs(15 * 60);
 /// Most codes open at a time; the oldest goes when one more is made.
@@ -50,7 +51,8 @@ async fn sweep(cx: runtime::Cx) {
 pub(crate) struct Codes {
     path: PathBuf,
     open: Vec<Open>,
-    throttle: Throttle,
+    /// Wrong tries by address. A restart forgives, which 140-bit codes can bear.
+    wrong: Limiter,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,7 +76,7 @@ impl Codes {
         Ok(Codes {
             path,
             open,
-            throttle: Throttle::new(),
+            wrong: Limiter::default(),
         })
     }
 
@@ -107,7 +109,15 @@ impl Codes {
         from: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<String> {
-        self.throttle.permit(from, now)?;
+        let at = Duration::from_millis(now.millis().max(0).cast_unsigned());
+        // The local socket is not limited.
+        let guesser = from.map(Caller::Address);
+        if let Some(guesser) = guesser {
+            let standing = self.wrong.look(WRONG, guesser, at);
+            if standing.remaining == 0 {
+                return Err(standing.refusal("wrong login codes from this address"));
+            }
+        }
         self.drop_old(now);
         let found = match letters(code) {
             Some(letters) => self.find(&hash(&letters)),
@@ -115,11 +125,16 @@ impl Codes {
         };
         match found {
             Some(at) => {
-                self.throttle.forget(from);
+                if let Some(guesser) = guesser {
+                    self.wrong.forget(guesser);
+                }
                 Ok(self.open[at].account.clone())
             }
             None => {
-                self.throttle.wrong(from, now);
+                if let Some(guesser) = guesser {
+                    // One too many is counted already.
+                    let _ = self.wrong.take(WRONG, guesser, at);
+                }
                 Err(
                     Error::unauthenticated("the login code is not accepted").hint(
                         "a code works once and for 15 minutes; an administrator on the host makes a new one",

@@ -1,7 +1,7 @@
 //! The settings of this version: name, meaning, type, default and range; and how they are read.
 
 use super::{Setting, SettingSpec, SettingStatus};
-use crate::Cx;
+use crate::{Cx, limit};
 use model::{Error, Result};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -112,6 +112,13 @@ pub static CONSOLES_PER_VM: Known = Known {
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
     &CONSOLES_PER_VM,
+    &limit::ANONYMOUS,
+    &limit::GRAPHQL_MUTATION,
+    &limit::GRAPHQL_QUERY,
+    &limit::GRPC,
+    &limit::GRPC_CHANGE,
+    &limit::PRINCIPAL,
+    &limit::PRINCIPAL_BURST,
     &LOG_LEVEL,
     &NODE_TIMEOUT,
     &SLOW_READ,

@@ -22,7 +22,8 @@ use crate::watch::socket as websocket;
 use async_graphql::{Executor, Request as Graph, Response as Answered};
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
-use model::{Error, Result};
+use model::{Error, Result, What};
+use runtime::limit::Class;
 use runtime::{Registry, Surface};
 use serde_json::Value;
 
@@ -63,14 +64,31 @@ pub fn graphql_sdl(registry: &Registry) -> String {
     }
 }
 
-/// Runs what is not too deep and not too dear.
+/// Runs for one caller what is not too deep, not too dear, and not too much.
 #[derive(Clone)]
-struct Bounded(Schema);
+struct Bounded(Schema, Call);
+
+impl Bounded {
+    /// Each operation that comes by a socket counts as a request, too.
+    fn check(&self, request: &Graph) -> Result<()> {
+        let weight = weigh::check(request, 0)?;
+        self.1.count(Class::Principal).admitted()?;
+        counted(&self.1, weight)
+    }
+}
+
+fn counted(call: &Call, weight: weigh::Weight) -> Result<()> {
+    let class = match weight.mutates {
+        true => Class::GraphQlMutation,
+        false => Class::GraphQlQuery,
+    };
+    call.count(class).admitted()
+}
 
 impl Executor for Bounded {
     async fn execute(&self, request: Graph) -> Answered {
-        match weigh::check(&request, 0) {
-            Ok(_) => self.0.execute(request).await,
+        match self.check(&request) {
+            Ok(()) => self.0.execute(request).await,
             Err(error) => refused(&error),
         }
     }
@@ -80,8 +98,8 @@ impl Executor for Bounded {
         request: Graph,
         session: Option<std::sync::Arc<async_graphql::Data>>,
     ) -> futures::stream::BoxStream<'static, Answered> {
-        match weigh::check(&request, 0) {
-            Ok(_) => Executor::execute_stream(&self.0, request, session),
+        match self.check(&request) {
+            Ok(()) => Executor::execute_stream(&self.0, request, session),
             Err(error) => Box::pin(futures::stream::once(async move { refused(&error) })),
         }
     }
@@ -91,6 +109,9 @@ fn refused(error: &Error) -> Answered {
     let mut told = async_graphql::ServerError::new(error.to_string(), None);
     let mut extensions = async_graphql::ErrorExtensionValues::default();
     extensions.set("code", error.code());
+    if let What::Quota(Some(after)) = error.what {
+        extensions.set("retry_after", after.as_secs());
+    }
     told.extensions = Some(extensions);
     Answered::from_errors(vec![told])
 }
@@ -99,22 +120,20 @@ fn refused(error: &Error) -> Answered {
 async fn run(call: &Call, requests: Vec<Value>) -> Outcome<Vec<Answered>> {
     let read = |one: Value| {
         serde_json::from_value::<Graph>(one).map_err(|_| {
-            Error::new(
-                model::What::Unparseable,
-                "the body is not a GraphQL request",
-            )
-            .hint("send {\"query\": \"...\", \"variables\": {...}, \"operationName\": \"...\"}")
+            Error::new(What::Unparseable, "the body is not a GraphQL request")
+                .hint("send {\"query\": \"...\", \"variables\": {...}, \"operationName\": \"...\"}")
         })
     };
     let requests: Vec<Graph> = requests.into_iter().map(read).collect::<Result<_>>()?;
     let mut spent = 0;
     let mut out = Vec::with_capacity(requests.len());
     for request in requests {
-        out.push(match weigh::check(&request, spent) {
-            Ok(now) => {
-                spent = now;
-                call.app.graphql.execute(request.data(call.clone())).await
-            }
+        let checked = weigh::check(&request, spent).and_then(|weight| {
+            spent = weight.spent;
+            counted(call, weight)
+        });
+        out.push(match checked {
+            Ok(()) => call.app.graphql.execute(request.data(call.clone())).await,
             Err(error) => refused(&error),
         });
     }

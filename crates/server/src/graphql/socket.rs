@@ -57,7 +57,7 @@ async fn serve(call: Call, socket: WebSocket) {
         });
     let mut data = Data::default();
     data.insert(call.clone());
-    let schema = Bounded(call.app.graphql.clone());
+    let schema = Bounded(call.app.graphql.clone(), call.clone());
     let said = Protocol::new(schema, heard, WebSocketProtocols::GraphQLWS)
         .connection_data(data)
         .keepalive_timeout(KEEP_ALIVE);

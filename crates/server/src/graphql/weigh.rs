@@ -5,7 +5,8 @@
 
 use async_graphql::parser::parse_query;
 use async_graphql::parser::types::{
-    DocumentOperations, ExecutableDocument, OperationDefinition, Selection, SelectionSet,
+    DocumentOperations, ExecutableDocument, OperationDefinition, OperationType, Selection,
+    SelectionSet,
 };
 use async_graphql::{Name, Request, Value as Graph};
 use async_graphql_value::Value;
@@ -20,9 +21,17 @@ const MOST_LOOKS: usize = 20_000;
 /// Fields and fragments within one another; a fragment could otherwise name itself for ever.
 const MOST_NESTED: usize = 64;
 
-/// Refuses a request that is too deep or, alone or together with what was spent before in its batch, too dear. Answers
-/// what is spent then.
-pub(super) fn check(request: &Request, spent: usize) -> Result<usize> {
+/// What a request weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Weight {
+    /// What its batch has spent with it.
+    pub spent: usize,
+    /// Whether it may change something.
+    pub mutates: bool,
+}
+
+/// Refuses a request that is too deep or, alone or together with what was spent before in its batch, too dear.
+pub(super) fn check(request: &Request, spent: usize) -> Result<Weight> {
     // The parser's own words repeat the line, with whatever secret stands in it.
     let document = parse_query(&request.query).map_err(|error| {
         let at = error.positions().next();
@@ -46,6 +55,7 @@ pub(super) fn check(request: &Request, spent: usize) -> Result<usize> {
             .map(|(_, one)| &one.node)
             .collect(),
     };
+    let mutates = picked.iter().any(|one| one.ty == OperationType::Mutation);
     for operation in picked {
         let set = &operation.selection_set.node;
         cost = cost.saturating_add(weigh(&document, request, set, 1, 0, &mut looks)?);
@@ -56,7 +66,10 @@ pub(super) fn check(request: &Request, spent: usize) -> Result<usize> {
                 .hint("ask for fewer fields, smaller pages, or in several queries"),
         );
     }
-    Ok(cost)
+    Ok(Weight {
+        spent: cost,
+        mutates,
+    })
 }
 
 fn weigh(
@@ -156,10 +169,22 @@ mod tests {
     #[test]
     fn a_batch_is_weighed_as_a_whole() {
         let one = Request::new("{ a(limit: 500) { b c } }");
-        let spent = check(&one, 0).unwrap();
+        let spent = check(&one, 0).unwrap().spent;
         assert_eq!(spent, 51);
         assert!(check(&one, 1000 - spent).is_ok());
         assert!(check(&one, 1001 - spent).is_err());
+    }
+
+    #[test]
+    fn a_mutation_is_told_from_a_query() {
+        let mutates = |text: &str, name: Option<&str>| {
+            let mut request = Request::new(text);
+            request.operation_name = name.map(str::to_owned);
+            check(&request, 0).unwrap().mutates
+        };
+        let both = "query a { x } mutation b { y }";
+        assert!(!mutates("{ x }", None) && mutates("mutation { y }", None));
+        assert!(!mutates(both, Some("a")) && mutates(both, Some("b")) && mutates(both, None));
     }
 
     #[test]

@@ -7,15 +7,17 @@ mod convert;
 mod health;
 mod resources;
 
-use crate::app::App;
+use crate::app::{App, Call};
 use crate::front;
 use crate::net::{Answerer, Peer};
+use crate::perimeter::Counted;
 use axum::Router;
 use axum::body::Body;
 use futures::FutureExt;
 use http::Request;
 use model::{Error, Result};
 use prost::Message;
+use runtime::limit::Class;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -73,6 +75,25 @@ pub(crate) fn service(app: Arc<App>) -> Result<Answerer> {
     }))
 }
 
+/// Each call counts as a request, as a call, and, when it changes something, as a change; the narrowest says how it stands.
+fn count(call: &Call, path: &str) -> Counted {
+    const READS: [&str; 3] = ["Get", "List", "Watch"];
+    let method = path.strip_prefix("/debvisor.v1.Resources/");
+    let mut counted = call.count(Class::Principal);
+    for (class, counts) in [
+        (Class::Grpc, true),
+        (
+            Class::GrpcChange,
+            method.is_some_and(|m| !READS.contains(&m)),
+        ),
+    ] {
+        if counts && counted.admitted().is_ok() {
+            counted = call.count(class);
+        }
+    }
+    counted
+}
+
 async fn answer(
     app: Arc<App>,
     router: Router,
@@ -84,10 +105,13 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let ids = (id.clone(), trace.clone());
     let surface = runtime::Surface::Grpc;
-    let call = crate::app::Call::new(app.clone(), ids, peer, surface, request.headers());
+    let call = Call::new(app.clone(), ids, peer, surface, request.headers());
     let actor = call.actor_name().to_owned();
+    let counted = count(&call, &path);
     // Reflection and health are for whoever is known, like everything here.
-    let known = call.need("registry", "read");
+    let known = counted
+        .admitted()
+        .and_then(|()| call.need("registry", "read"));
     let from = call.peer.ip();
     let mut response = match known {
         Err(error) => convert::status(&error, &id).into_http(),
@@ -110,6 +134,7 @@ async fn answer(
             }
         }
     };
+    counted.tell(&mut response);
     front::mark(&mut response, &id, &trace);
     let took = begun.elapsed();
     let code = response

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Doors {
     /// A place for one connection, or none when the house is full.
     fn place(&self, from: Option<IpAddr>) -> Option<Place> {
         let permit = self.places.clone().try_acquire_owned().ok()?;
-        let address = from.map(network);
+        let address = from.map(runtime::limit::network);
         if let Some(address) = address {
             let mut by_address = self.by_address.lock();
             let count = by_address.entry(address).or_insert(0);
@@ -74,14 +74,6 @@ impl Doors {
             by_address: self.by_address.clone(),
             _permit: permit,
         })
-    }
-}
-
-/// What counts as one address.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -15,6 +15,7 @@ mod grpc;
 mod house;
 mod law;
 mod login;
+mod rates;
 mod rest;
 mod secrets;
 mod watch;

@@ -1,0 +1,101 @@
+//! How often somebody may ask: every surface counts here before it does anything for a request.
+//!
+//! Who shows no valid identity is counted by address, everybody else by user. Root and the owner of the instance on the
+//! local socket are not counted: they are the way in when everything else is closed. Nor are our own agents, which do
+//! not come through a surface.
+
+use crate::app::App;
+use crate::net::Peer;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue};
+use model::{Error, Result};
+use runtime::limit::{Caller, Class, Standing};
+use runtime::{Actor, ActorKind};
+use std::time::{Duration, Instant};
+
+/// Counts one of a class for whoever asks.
+pub(crate) fn count(app: &App, peer: &Peer, actor: &Result<Actor>, class: Class) -> Counted {
+    let Some(caller) = caller(peer, actor) else {
+        return Counted::Free;
+    };
+    let class = match (class, &caller) {
+        (Class::Principal, Who::Nobody(_)) => Class::Anonymous,
+        (class, _) => class,
+    };
+    let uid;
+    let caller = match &caller {
+        Who::Nobody(Peer::Remote { at, .. }) => Caller::Address(at.ip()),
+        Who::Nobody(Peer::Local { uid: who }) => {
+            uid = format!("uid{who}@unix");
+            Caller::Name(&uid)
+        }
+        Who::Somebody(name) => Caller::Name(name),
+    };
+    match app.rates.take(&app.cx, class, caller, since_start()) {
+        Ok(standing) => Counted::Within(standing),
+        Err((error, standing)) => Counted::Beyond(error, standing),
+    }
+}
+
+/// How a request stands with its limit.
+pub(crate) enum Counted {
+    /// Nobody counts it.
+    Free,
+    /// It is let in.
+    Within(Standing),
+    /// It is one too many.
+    Beyond(Error, Standing),
+}
+
+impl Counted {
+    /// Whether it is let in.
+    pub(crate) fn admitted(&self) -> Result<()> {
+        match self {
+            Counted::Beyond(error, _) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the caller how he stands.
+    pub(crate) fn tell(&self, response: &mut Response) {
+        let (Counted::Within(standing) | Counted::Beyond(_, standing)) = self else {
+            return;
+        };
+        let headers = response.headers_mut();
+        let mut set = |name: &'static str, value: u64| {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from(value));
+        };
+        set("ratelimit-limit", standing.limit.into());
+        set("ratelimit-remaining", standing.remaining.into());
+        let seconds = standing.after.as_secs() + 1;
+        set("ratelimit-reset", seconds);
+        if matches!(self, Counted::Beyond(..)) {
+            set("retry-after", seconds);
+        }
+    }
+}
+
+enum Who<'a> {
+    Nobody(&'a Peer),
+    Somebody(&'a str),
+}
+
+/// Who is counted; `None` for whom nobody counts.
+fn caller<'a>(peer: &'a Peer, actor: &'a Result<Actor>) -> Option<Who<'a>> {
+    match actor {
+        Ok(actor) if actor.kind != ActorKind::Anonymous => {
+            let trusted = actor.is_trusted() && actor.credential.is_none();
+            if trusted && matches!(peer, Peer::Local { .. }) {
+                return None;
+            }
+            Some(Who::Somebody(actor.user.as_deref().unwrap_or(&actor.name)))
+        }
+        _ => Some(Who::Nobody(peer)),
+    }
+}
+
+/// A clock that only goes forward.
+fn since_start() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
+}
