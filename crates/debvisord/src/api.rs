@@ -6,7 +6,7 @@ use crate::logs::Levels;
 use crate::signals;
 use anyhow::Context;
 use identity::login::People;
-use identity::{Ca, CaConfig};
+use identity::{Ca, CaConfig, Surroundings};
 use runtime::audit::{AuditTrail, FileTrail};
 use runtime::event::{Events, FileLog};
 use runtime::task::{FileLines, TaskLogs};
@@ -37,10 +37,24 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let trail = AuditTrail::new(Arc::new(FileTrail::open(&streams.join("audit")).await?));
     let (rules, access) = identity::access::parts();
     let people = People::new();
+    let sealer = Arc::new(sealer);
+    let authority = Ca::open_in(
+        CaConfig {
+            folder: state.join("pki"),
+            cluster: config.instance.clone().unwrap_or_else(|| "debvisor".into()),
+            names: names(&config)?,
+            now: Arc::new(|| SystemClock.now()),
+        },
+        Surroundings {
+            seal: Some(sealer.clone()),
+            published_at: published_at(&config)?,
+        },
+    )?;
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())
-        .seal(Arc::new(sealer))
+        .seal(sealer)
+        .part(authority.clone())
         .events(events)
         .part(Arc::new(lines))
         .part(sqlite.clone())
@@ -55,12 +69,6 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     // Ports first: one in use must stop us before anything has happened.
     let listeners = listeners(&config, &run_dir).await?;
     let agents = agent_socket(&run_dir).await?;
-    let authority = Ca::open(CaConfig {
-        folder: state.join("pki"),
-        cluster: config.instance.clone().unwrap_or_else(|| "debvisor".into()),
-        names: names(&config)?,
-        now: Arc::new(|| SystemClock.now()),
-    })?;
     let stop = cx.shutdown();
     cx.life()
         .spawn("certificates", authority.clone().keep_fresh(stop));
@@ -76,6 +84,11 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         tracing::info!(renewed, "secrets were sealed anew with the newest keys");
     }
     store_kind::make(&cx).await?;
+    identity::ca::kind::make(&cx).await?;
+    // Before the first connection, so that nobody is shown another certificate than the one that was chosen.
+    if let Err(error) = identity::certificate::panel::apply(&cx) {
+        tracing::error!(%error, "the panel shows the internal certificate");
+    }
     Engine::start(&cx);
     let me = nix::unistd::geteuid().as_raw();
     cx.life()
@@ -161,6 +174,15 @@ async fn agent_socket(run_dir: &Path) -> anyhow::Result<UnixListener> {
         UnixListener::bind(&path).with_context(|| format!("cannot bind {}", path.display()))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Where the CA's documents are found: at this host's name, when HTTPS has a port that is known.
+fn published_at(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(at) = config.listen.https.filter(|at| at.port() != 0) else {
+        return Ok(None);
+    };
+    let node = config.node_name()?;
+    Ok(Some(format!("https://{node}:{}/pki", at.port())))
 }
 
 /// What the server's certificate is for.

@@ -52,7 +52,17 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         cache: outside.folder.path().join("cache"),
         fetch: storage::FetchLimits::default(),
     };
+    let folder = outside.folder.path();
+    let ca = identity::Ca::open(identity::CaConfig {
+        folder: folder.join("pki"),
+        cluster: "law".into(),
+        names: vec!["localhost".into()],
+        now: Arc::new(|| runtime::Clock::now(&runtime::SystemClock)),
+    });
+    let sealer = store::seal::Sealer::open(folder.join("keys")).unwrap();
     let cx = CxBuilder::new(REGISTRY.clone(), store)
+        .seal(Arc::new(sealer))
+        .part(ca.unwrap())
         .part(Arc::new(Facts::new(NodeStatus::default())))
         .part(Arc::new(Guests::new(outside.guests.clone())))
         .part(Arc::new(local))
@@ -103,6 +113,29 @@ const SETTINGS: &[Setting] = &[
         holds: |_, outside, _, state| pool(&outside.pool(), state),
     },
     Setting {
+        kind: "certificate",
+        setup: |cx, _| {
+            Box::pin(async move {
+                create(&cx, "certificate", json!({ "names": ["a.example.org"] })).await?;
+                until(&cx, "certificate", |o| o["status"]["state"] == "valid").await;
+                Ok(())
+            })
+        },
+        holds: |cx, _, verb, _| certificate(cx, verb),
+    },
+    Setting {
+        kind: "ca",
+        setup: |cx, _| Box::pin(async move { identity::ca::kind::make(&cx).await }),
+        holds: |cx, _, verb, state| {
+            let ca = cx.part::<identity::Ca>();
+            let revoked = ca.revoked_count() > 0;
+            match verb == "revoke" && state == TaskState::Succeeded && !revoked {
+                true => Err("nothing was revoked".into()),
+                false => Ok(()),
+            }
+        },
+    },
+    Setting {
         kind: "store",
         setup: |cx, _| Box::pin(async move { runtime::store_kind::make(&cx).await }),
         holds: |_, outside, verb, state| {
@@ -115,6 +148,29 @@ const SETTINGS: &[Setting] = &[
         },
     },
 ];
+
+/// Chain and key fit whatever happened, and what was revoked is refused.
+fn certificate(cx: &Cx, verb: &str) -> Result<(), String> {
+    use identity::certificate::{Certificate, State, material};
+    let object = cx
+        .get::<Certificate>(None, NAME)
+        .ok_or("the certificate is gone")?;
+    let spec = &object.spec;
+    let (Some(chain), Some(key)) = (&spec.chain, &spec.private_key) else {
+        return Err("chain or key is gone".into());
+    };
+    material::identity(chain, key).map_err(|e| e.to_string())?;
+    let stands = object.status.as_ref().map(|s| s.state);
+    // It was issued by a task too, before the one that is tried.
+    let revoked = cx.list::<runtime::task::Task>(None).iter().any(|task| {
+        let ended = task.status.as_ref().map(|s| s.state);
+        task.spec.action == "certificate.revoke" && ended == Some(TaskState::Succeeded)
+    });
+    match verb == "revoke" && revoked && stands != Some(State::Revoked) {
+        true => Err(format!("it stands at {stands:?}")),
+        false => Ok(()),
+    }
+}
 
 /// Nothing that a procedure took in the guest is left, and what happens once happened once.
 fn guest(outside: &Outside, verb: &str, state: TaskState) -> Result<(), String> {
@@ -260,7 +316,10 @@ async fn tried(
         target: ObjectRef {
             kind: kind.name.into(),
             project: (kind.scope != model::Scope::Cluster).then(|| "default".into()),
-            name: NAME.into(),
+            name: match kind.name {
+                "ca" => identity::ca::kind::INTERNAL.into(),
+                _ => NAME.into(),
+            },
         },
         verb: action.verb,
         params: params(action),

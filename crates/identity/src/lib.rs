@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod ca;
+pub mod certificate;
 pub mod factor;
 mod files;
 pub mod grant;
@@ -16,7 +17,7 @@ pub mod role;
 pub mod session;
 pub mod user;
 
-pub use ca::{Ca, CaConfig};
+pub use ca::{Ca, CaConfig, Surroundings};
 
 use model::Timestamp;
 use runtime::Subsystem;
@@ -38,4 +39,6 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &session::SUBSYSTEM,
     &role::SUBSYSTEM,
     &grant::SUBSYSTEM,
+    &ca::kind::SUBSYSTEM,
+    &certificate::SUBSYSTEM,
 ];

@@ -8,16 +8,29 @@ use model::{Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What a TLS listener shows: a chain, leaf first, and its private key.
 pub struct TlsIdentity {
     /// DER certificates, leaf first, the CA last.
     pub chain: Vec<Vec<u8>>,
-    /// The private key, PKCS#8 DER.
+    /// The private key, DER: PKCS#8, or SEC1 or PKCS#1 when it came from outside.
     pub key: Vec<u8>,
     /// When the leaf ends.
     pub not_after: Timestamp,
+    /// DNS names (also `*.example.org`) and IP addresses that it is for.
+    pub names: Vec<String>,
+}
+
+/// Something that everybody may fetch: a certificate, a revocation list, an answer of OCSP.
+pub struct Document {
+    /// Its media type.
+    pub content_type: &'static str,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// How long it may be kept by others; zero: not at all.
+    pub max_age: Duration,
 }
 
 /// The public half of the CA.
@@ -68,6 +81,11 @@ pub struct Holder {
 pub trait Authority: Send + Sync {
     /// The certificate to show; the value changes when it is renewed.
     fn shown(&self) -> watch::Receiver<Arc<TlsIdentity>>;
+    /// The certificate to show to those who ask for one of its names, when there is one: a publicly trusted one, as a
+    /// rule. The value changes when it is renewed.
+    fn panel(&self) -> watch::Receiver<Option<Arc<TlsIdentity>>>;
+    /// The public document at a path below `/pki/`; a body was sent when it is asked by POST. `None`: there is nothing.
+    fn document(&self, path: &str, body: Option<&[u8]>) -> Option<Result<Document>>;
     /// The CA's own certificate.
     fn ca(&self) -> CaCertificate;
     /// Who holds a certificate whose chain TLS has verified already. Refuses an ended or revoked one. Cheap: called

@@ -39,7 +39,7 @@ mod subsystem;
 mod tests;
 pub mod trace;
 
-pub use authority::{Authority, CaCertificate, Holder, Issued, LoginCode, TlsIdentity};
+pub use authority::{Authority, CaCertificate, Document, Holder, Issued, LoginCode, TlsIdentity};
 pub use cache::{Cache, Delta, Listed, Query, Row};
 pub use clock::{Bearing, Clock, ManualClock, SystemClock};
 pub use cx::{Cx, CxBuilder, Obj};

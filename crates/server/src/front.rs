@@ -3,7 +3,7 @@
 use crate::app::{App, Call};
 use crate::net::Peer;
 use crate::reply::{self, Failure, Outcome};
-use crate::{compress, graphql, health, pages, rest};
+use crate::{compress, graphql, health, pages, pki, rest};
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
@@ -109,6 +109,9 @@ async fn route(call: Call, request: Request<Body>, path: &str) -> (&'static str,
         "/api/docs" => only_reads("docs", pages::docs(&call)),
         "/api/versions" => only_reads("versions", rest::versions::answer(None)),
         _ => {
+            if let Some(document) = path.strip_prefix("/pki/") {
+                return ("pki", pki::answer(call, request, document).await);
+            }
             if let Some(which) = path.strip_prefix("/api/versions/") {
                 return only_reads("versions", rest::versions::answer(Some(which)));
             }

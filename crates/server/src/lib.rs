@@ -17,6 +17,7 @@ mod net;
 mod openapi;
 mod pages;
 mod perimeter;
+mod pki;
 mod reference;
 mod reply;
 mod rest;

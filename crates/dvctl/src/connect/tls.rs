@@ -3,9 +3,12 @@
 
 use super::{Login, Wire};
 use crate::failure::{Failure, Result};
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
@@ -56,7 +59,13 @@ fn config(login: &Login) -> Result<ClientConfig> {
             .add(ca.map_err(broken("CA"))?)
             .map_err(|e| Failure::io("using the pinned CA", e))?;
     }
-    let builder = builder()?.with_root_certificates(roots);
+    let hints = roots.subjects();
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|e| Failure::io("using the pinned CA", e))?;
+    let builder = builder()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { verifier, hints }));
     if login.certificate.is_empty() {
         return Ok(builder.with_no_client_auth());
     }
@@ -127,13 +136,15 @@ pub struct SeenCa {
 pub async fn look(url: &str) -> Result<SeenCa> {
     let (host, port) = address(url)?;
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let config = builder()?
+    let mut config = builder()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Recorder {
             seen: seen.clone(),
             provider: provider(),
         }))
         .with_no_client_auth();
+    // Asked for no name, a server shows the certificate of its own CA, also when it has a public one for browsers.
+    config.enable_sni = false;
     drop(handshake(url, &host, port, config).await?);
     let chain = match seen.lock() {
         Ok(mut chain) => std::mem::take(&mut *chain),
@@ -176,6 +187,54 @@ pub fn fingerprint(der: &[u8]) -> String {
         .map(|b| format!("{b:02X}"))
         .collect::<Vec<_>>()
         .join(":")
+}
+
+/// The usual checks against the pinned CA, which the server is told: it may have a publicly trusted certificate for the
+/// same name, which we would refuse.
+#[derive(Debug)]
+struct Pinned {
+    verifier: Arc<WebPkiServerVerifier>,
+    hints: Vec<DistinguishedName>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        self.verifier
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.hints)
+    }
 }
 
 /// Takes any certificate and remembers the chain; handshake signatures are still checked.

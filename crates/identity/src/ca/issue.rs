@@ -1,9 +1,11 @@
 //! Makes certificates: the CA's own, the server's, a client's. Pure but for the randomness of keys and serials.
 
+use super::der::{element, nest, oid, tag};
 use model::{Error, Result, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CrlDistributionPoint,
+    CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SerialNumber,
 };
 use std::time::Duration;
 
@@ -13,6 +15,10 @@ pub(crate) const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
 /// How long a client certificate is good for: the most that a leaf may be.
 pub(crate) const CLIENT_LIFE: Duration = Duration::from_secs(365 * 86_400);
+/// The organisation in the certificates of accounts and of the server itself.
+pub(crate) const ORGANISATION: &str = "DebVisor";
+/// The organisation in the certificates of services.
+const SERVICES: &str = "DebVisor services";
 /// A server certificate with less than this left is replaced.
 pub(crate) const RENEW_BEFORE: Duration = Duration::from_secs(30 * 86_400);
 /// Certificates begin a day in the past, so that a peer whose clock is behind accepts them, and so that those made while our
@@ -28,7 +34,8 @@ pub(crate) struct Pair {
 
 /// A new self-signed CA.
 pub(crate) fn authority(cluster: &str, now: Timestamp) -> Result<Pair> {
-    let key = KeyPair::generate().map_err(failed("make a key for the CA"))?;
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)
+        .map_err(failed("make a key for the CA"))?;
     let mut params = blank(&format!("DebVisor Internal CA ({cluster})"), now, CA_LIFE);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -47,26 +54,14 @@ pub(crate) fn server(
     issuer: &Issuer<'_, KeyPair>,
     names: &[String],
     now: Timestamp,
+    published_at: Option<&str>,
 ) -> Result<Pair> {
     let key = KeyPair::generate().map_err(failed("make a key for the server"))?;
-    let mut params = CertificateParams::new(names.to_vec()).map_err(|e| {
-        Error::field(
-            "names",
-            format!(
-                "a server certificate for {} cannot be made: {e}",
-                names.join(", ")
-            ),
-        )
-        .hint("give DNS names in ASCII (an IDN in its xn-- form) and IP addresses")
-    })?;
-    let base = blank("DebVisor", now, SERVER_LIFE);
-    params.distinguished_name = base.distinguished_name;
-    params.not_before = base.not_before;
-    params.not_after = base.not_after;
-    params.serial_number = base.serial_number;
-    params.use_authority_key_identifier_extension = true;
+    let mut params = blank("DebVisor", now, SERVER_LIFE);
+    params.subject_alt_names = alternatives(names)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    leaf(&mut params, published_at);
     let certificate = params
         .signed_by(&key, issuer)
         .map_err(failed("sign the server certificate"))?;
@@ -84,6 +79,7 @@ pub(crate) fn client(
     csr: &str,
     account: &str,
     now: Timestamp,
+    published_at: Option<&str>,
 ) -> Result<(String, Timestamp)> {
     let mut request = CertificateSigningRequestParams::from_pem(csr).map_err(|e| {
         Error::field(
@@ -93,7 +89,7 @@ pub(crate) fn client(
         .hint("send PKCS#10 in PEM for an ECDSA P-256 key, signed by that key")
     })?;
     let mut params = blank(account, now, CLIENT_LIFE);
-    params.use_authority_key_identifier_extension = true;
+    leaf(&mut params, published_at);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     request.params = params;
@@ -103,10 +99,90 @@ pub(crate) fn client(
     Ok((certificate.pem(), now.plus(CLIENT_LIFE)))
 }
 
+/// What a certificate of the kind `certificate` is for.
+pub struct Ask<'a> {
+    /// DNS names and IP addresses.
+    pub names: &'a [String],
+    /// Shown by a server.
+    pub server: bool,
+    /// Shown by a client.
+    pub client: bool,
+    /// How long it is good.
+    pub life: Duration,
+}
+
+/// A certificate for a service, for a key that is there. Its subject has no common name and another organisation than
+/// the certificates of people, so that it never stands for an account.
+pub(crate) fn service(
+    issuer: &Issuer<'_, KeyPair>,
+    ask: &Ask<'_>,
+    key: &KeyPair,
+    now: Timestamp,
+    published_at: Option<&str>,
+) -> Result<(String, Vec<u8>)> {
+    let mut params = blank("", now, ask.life);
+    let mut name = DistinguishedName::new();
+    name.push(DnType::OrganizationName, SERVICES);
+    params.distinguished_name = name;
+    params.subject_alt_names = alternatives(ask.names)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    if ask.server {
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
+    if ask.client {
+        params
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    leaf(&mut params, published_at);
+    let certificate = params
+        .signed_by(key, issuer)
+        .map_err(failed("sign the certificate"))?;
+    Ok((certificate.pem(), certificate.der().to_vec()))
+}
+
+/// Names in their proper types.
+fn alternatives(names: &[String]) -> Result<Vec<rcgen::SanType>> {
+    let params = CertificateParams::new(names.to_vec()).map_err(|e| {
+        let names = names.join(", ");
+        Error::field(
+            "names",
+            format!("no certificate can be made for {names}: {e}"),
+        )
+        .hint("give DNS names in ASCII (an IDN in its xn-- form) and IP addresses")
+    })?;
+    Ok(params.subject_alt_names)
+}
+
+/// What every leaf carries: who signed it, and where its revocation can be looked up.
+fn leaf(params: &mut CertificateParams, published_at: Option<&str>) {
+    params.use_authority_key_identifier_extension = true;
+    let Some(base) = published_at else { return };
+    params.crl_distribution_points = vec![CrlDistributionPoint {
+        uris: vec![format!("{base}/ca.crl")],
+    }];
+    let access = |last: u32, file: &str| {
+        let uri = format!("{base}/{file}");
+        let parts = [
+            oid(&[1, 3, 6, 1, 5, 5, 7, 48, last]),
+            element(tag::context_primitive(6), uri.as_bytes()),
+        ];
+        nest(tag::SEQUENCE, &parts)
+    };
+    // authorityInfoAccess: OCSP, and the CA's certificate.
+    let content = nest(tag::SEQUENCE, &[access(1, "ocsp"), access(2, "ca.crt")]);
+    let oid = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+    params
+        .custom_extensions
+        .push(CustomExtension::from_oid_content(&oid, content));
+}
+
 fn blank(common_name: &str, now: Timestamp, life: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, "DebVisor");
+    name.push(DnType::OrganizationName, ORGANISATION);
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
     let epoch = rcgen::date_time_ymd(1970, 1, 1);

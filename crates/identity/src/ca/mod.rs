@@ -2,15 +2,21 @@
 //!
 //! | file | mode | is |
 //! |---|---|---|
-//! | `ca.pem`, `ca.key` | 0644, 0600 | the CA, ECDSA P-256, ten years |
+//! | `ca.pem`, `ca.key` | 0644, 0600 | the CA, ECDSA P-384, ten years; the key sealed with the store's key |
 //! | `server.pem`, `server.key` | 0644, 0600 | what the listeners show, 90 days, replaced with 30 days left |
 //! | `revoked` | 0600 | fingerprints that are refused although their time has not come |
+//! | `issued.log` | 0600 | what was signed and revoked, chained by hashes |
 //! | `codes.json` | 0600 | hashes of open login codes |
 //!
 //! It never hands out a private key but the server's to its own listener, and never makes a new CA over a broken one:
 //! a half-lost CA is an error that says what to do.
 
+mod der;
 mod issue;
+pub mod kind;
+pub mod log;
+mod ocsp;
+mod publish;
 mod revoked;
 #[cfg(test)]
 mod tests;
@@ -18,16 +24,19 @@ mod tests;
 use crate::files;
 use crate::login::Codes;
 use crate::{ADMINISTRATOR, Now};
+pub use issue::Ask;
+use log::{Line, Log, What};
 use model::{Error, Result, Timestamp};
 use parking_lot::Mutex;
 use rcgen::{Issuer, KeyPair};
 use revoked::Revoked;
-use runtime::{Authority, CaCertificate, Holder, Issued, LoginCode, TlsIdentity};
+pub use revoked::{Reason, Revocation};
+use runtime::{Authority, CaCertificate, Document, Holder, Issued, LoginCode, Seal, TlsIdentity};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,15 +54,32 @@ pub struct CaConfig {
     pub now: Now,
 }
 
+/// What a CA may be given besides.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// Seals private keys before they are written. Keys that lie there open are sealed at the next start.
+    pub seal: Option<Arc<dyn Seal>>,
+    /// The URL of `/pki` on this server, for the certificates that are signed: where to ask for revocations.
+    pub published_at: Option<String>,
+}
+
 /// The opened CA.
 pub struct Ca {
     config: CaConfig,
+    around: Surroundings,
     public: CaCertificate,
     issuer: Issuer<'static, KeyPair>,
     shown: watch::Sender<Arc<TlsIdentity>>,
+    panel: watch::Sender<Option<Arc<TlsIdentity>>>,
     revoked: Revoked,
+    log: Mutex<Log>,
+    made: Mutex<Option<publish::Made>>,
+    responder: ocsp::Responder,
     codes: Mutex<Codes>,
 }
+
+/// How a sealed key begins in its file.
+const SEALED: &str = "sealed:";
 
 /// SHA-256 of a DER certificate, as lower-case hex.
 pub fn fingerprint(der: &[u8]) -> String {
@@ -63,16 +89,21 @@ pub fn fingerprint(der: &[u8]) -> String {
 impl Ca {
     /// Opens the CA in its folder, or makes it when the folder holds none; likewise the server certificate.
     pub fn open(config: CaConfig) -> Result<Arc<Ca>> {
+        Ca::open_in(config, Surroundings::default())
+    }
+
+    /// Like [`Ca::open`], with a seal for its keys and the address that it is published at.
+    pub fn open_in(config: CaConfig, around: Surroundings) -> Result<Arc<Ca>> {
         files::folder(&config.folder)?;
         let now = (config.now)();
         let (pem_at, key_at) = (config.folder.join("ca.pem"), config.folder.join("ca.key"));
-        let (pem, key) = match (files::read(&pem_at)?, files::read_secret(&key_at)?) {
+        let (pem, key) = match (files::read(&pem_at)?, read_key(&key_at, &around)?) {
             (Some(pem), Some(key)) => (pem, key),
             // The key is written first: a key without a certificate is a first start that was cut short.
             (None, _) => {
                 let made = issue::authority(&config.cluster, now)?;
                 let key = made.key.serialize_pem();
-                files::write(&key_at, &key, 0o600)?;
+                write_key(&key_at, &key, &around)?;
                 files::write(&pem_at, &made.certificate, 0o644)?;
                 tracing::info!(
                     fingerprint = fingerprint(&made.der),
@@ -98,15 +129,17 @@ impl Ca {
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(broken("ca.key", "it is not the key of ca.pem"));
         }
+        let responder = publish::responder(&der, &key)?;
         let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| broken("ca.pem", e))?;
         let public = CaCertificate {
             fingerprint: fingerprint(&der),
             der,
             pem,
         };
-        let shown = match load_server(&config, &public, now)? {
+        let mut log = Log::open(&config.folder)?;
+        let shown = match load_server(&config, &around, &public, now)? {
             Some(shown) => shown,
-            None => make_server(&config, &issuer, &public, now)?,
+            None => make_server(&config, &around, &issuer, &public, &mut log, now)?,
         };
         Ok(Arc::new(Ca {
             revoked: Revoked::open(&config.folder)?,
@@ -114,6 +147,11 @@ impl Ca {
             public,
             issuer,
             shown: watch::Sender::new(Arc::new(shown)),
+            panel: watch::Sender::new(None),
+            log: Mutex::new(log),
+            made: Mutex::new(None),
+            responder,
+            around,
             config,
         }))
     }
@@ -124,7 +162,16 @@ impl Ca {
         if self.shown.borrow().not_after.since(now) > issue::RENEW_BEFORE {
             return Ok(false);
         }
-        let fresh = make_server(&self.config, &self.issuer, &self.public, now)?;
+        let mut log = self.log.lock();
+        let fresh = make_server(
+            &self.config,
+            &self.around,
+            &self.issuer,
+            &self.public,
+            &mut log,
+            now,
+        )?;
+        drop(log);
         tracing::info!(not_after = %fresh.not_after, "the server certificate was renewed");
         self.shown.send_replace(Arc::new(fresh));
         Ok(true)
@@ -163,15 +210,84 @@ impl Ca {
         &self.config.cluster
     }
 
-    /// Refuses a client certificate from now on, by its SHA-256 fingerprint.
-    pub fn revoke(&self, fingerprint: &str, why: &str) -> Result<()> {
-        self.revoked.add(fingerprint, why, (self.config.now)())
+    /// Refuses a certificate from now on, by its SHA-256 fingerprint. One that is refused already stays as it is.
+    pub fn revoke(&self, fingerprint: &str, reason: Reason, why: &str) -> Result<()> {
+        let now = (self.config.now)();
+        let fingerprint = revoked::plain(fingerprint)?;
+        if !self.revoked.add(&fingerprint, reason, why, now)? {
+            return Ok(());
+        }
+        let mut log = self.log.lock();
+        let serial = log.serial(&fingerprint).map(hex::encode);
+        log.append(Line {
+            seq: 0,
+            time: now,
+            what: What::Revoked,
+            serial: serial.unwrap_or_default(),
+            fingerprint,
+            subject: String::new(),
+            names: Vec::new(),
+            not_after: None,
+            reason: reason.word().into(),
+        })
+    }
+
+    /// When and why a certificate was revoked.
+    pub fn revocation(&self, fingerprint: &str) -> Option<Revocation> {
+        self.revoked.find(fingerprint)
+    }
+
+    /// Signs a certificate for a service; answers leaf and CA, PEM.
+    pub fn issue(&self, ask: &Ask<'_>, key: &KeyPair) -> Result<String> {
+        let now = (self.config.now)();
+        let at = self.around.published_at.as_deref();
+        let (pem, der) = issue::service(&self.issuer, ask, key, now, at)?;
+        note(&mut self.log.lock(), &der, now)?;
+        Ok(format!("{pem}{}", self.public.pem))
+    }
+
+    /// What the listeners show to those who ask for one of its names; everybody else is shown the server certificate of
+    /// this CA. `None`: nobody is shown another.
+    pub fn show(&self, identity: Option<Arc<TlsIdentity>>) {
+        self.panel.send_replace(identity);
+    }
+
+    /// What [`Ca::show`] was told last.
+    pub fn panel(&self) -> Option<Arc<TlsIdentity>> {
+        self.panel.borrow().clone()
+    }
+
+    /// How many lines the issuance log has, the hash of the last one, and the first line that did not fit at start.
+    pub fn log_standing(&self) -> (u64, String, Option<u64>) {
+        let log = self.log.lock();
+        let (count, head, broken) = log.standing();
+        (count, head.to_owned(), broken)
+    }
+
+    /// Reads the issuance log again: how many lines it has, and the first that does not fit.
+    pub fn verify_log(&self) -> Result<(u64, Option<u64>)> {
+        // Held, so that no line is half there.
+        let _log = self.log.lock();
+        log::verify(&self.config.folder)
+    }
+
+    /// How many certificates are refused before their time.
+    pub fn revoked_count(&self) -> usize {
+        self.revoked.list().len()
     }
 }
 
 impl Authority for Ca {
     fn shown(&self) -> watch::Receiver<Arc<TlsIdentity>> {
         self.shown.subscribe()
+    }
+
+    fn panel(&self) -> watch::Receiver<Option<Arc<TlsIdentity>>> {
+        self.panel.subscribe()
+    }
+
+    fn document(&self, path: &str, body: Option<&[u8]>) -> Option<Result<Document>> {
+        self.published(path, body)
     }
 
     fn ca(&self) -> CaCertificate {
@@ -190,8 +306,16 @@ impl Authority for Ca {
             return Err(unknown());
         }
         let fingerprint = fingerprint(leaf);
-        if self.revoked.contains(&fingerprint) {
+        if self.revoked.find(&fingerprint).is_some() {
             tracing::warn!(fingerprint, "a revoked certificate was shown");
+            return Err(unknown());
+        }
+        // The certificate of a service is no login, whatever it is called.
+        let ours = parsed
+            .subject()
+            .iter_organization()
+            .any(|o| o.as_str() == Ok(issue::ORGANISATION));
+        if !ours {
             return Err(unknown());
         }
         let account = parsed
@@ -228,7 +352,11 @@ impl Authority for Ca {
         let mut codes = self.codes.lock();
         let account = codes.check(code, from, now)?;
         // A request that cannot be signed leaves the code good, so that a client's mistake does not cost a new one.
-        let (certificate, expires) = issue::client(&self.issuer, csr, &account, now)?;
+        let at = self.around.published_at.as_deref();
+        let (certificate, expires) = issue::client(&self.issuer, csr, &account, now, at)?;
+        if let Some(der) = der_of(&certificate).next() {
+            note(&mut self.log.lock(), &der, now)?;
+        }
         codes.spend(code, now)?;
         drop(codes);
         tracing::info!(
@@ -245,7 +373,7 @@ impl Authority for Ca {
     }
 }
 
-fn der_of(pem: &str) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn der_of(pem: &str) -> impl Iterator<Item = Vec<u8>> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .filter_map(|one| one.ok().map(|der| der.to_vec()))
 }
@@ -258,12 +386,13 @@ fn broken(file: &str, why: impl std::fmt::Display) -> Error {
 /// The stored server certificate, when it is still good: ours, for these names, with more than the renewal time left.
 fn load_server(
     config: &CaConfig,
+    around: &Surroundings,
     ca: &CaCertificate,
     now: Timestamp,
 ) -> Result<Option<TlsIdentity>> {
     let (Some(pem), Some(key)) = (
         files::read(&config.folder.join("server.pem"))?,
-        files::read_secret(&config.folder.join("server.key"))?,
+        read_key(&config.folder.join("server.key"), around)?,
     ) else {
         return Ok(None);
     };
@@ -290,18 +419,23 @@ fn load_server(
         chain: vec![der.clone(), ca.der.clone()],
         key: pair.serialize_der(),
         not_after,
+        names: config.names.clone(),
     }))
 }
 
 fn make_server(
     config: &CaConfig,
+    around: &Surroundings,
     issuer: &Issuer<'_, KeyPair>,
     ca: &CaCertificate,
+    log: &mut Log,
     now: Timestamp,
 ) -> Result<TlsIdentity> {
-    let made = issue::server(issuer, &config.names, now)?;
+    let at = around.published_at.as_deref();
+    let made = issue::server(issuer, &config.names, now, at)?;
+    note(log, &made.der, now)?;
     let key = made.key.serialize_pem();
-    files::write(&config.folder.join("server.key"), &key, 0o600)?;
+    write_key(&config.folder.join("server.key"), &key, around)?;
     files::write(
         &config.folder.join("server.pem"),
         &format!("{}{}", made.certificate, ca.pem),
@@ -313,11 +447,77 @@ fn make_server(
         chain: vec![made.der, ca.der.clone()],
         key: key.secret_der().to_vec(),
         not_after: now.plus(issue::SERVER_LIFE),
+        names: config.names.clone(),
     })
 }
 
+/// A key file, unsealed. One that lies there open is sealed when there is a seal.
+fn read_key(path: &Path, around: &Surroundings) -> Result<Option<String>> {
+    let Some(text) = files::read_secret(path)? else {
+        return Ok(None);
+    };
+    match (text.trim_end().strip_prefix(SEALED), &around.seal) {
+        (Some(sealed), Some(seal)) => seal
+            .open(&context(path), sealed)
+            .map(Some)
+            .map_err(|e| broken(&context(path), "it was sealed with another key").because(e)),
+        (Some(_), None) => Err(broken(
+            &context(path),
+            "it is sealed and there is no key to open it",
+        )),
+        (None, Some(_)) => {
+            write_key(path, &text, around)?;
+            Ok(Some(text))
+        }
+        (None, None) => Ok(Some(text)),
+    }
+}
+
+fn write_key(path: &Path, key: &str, around: &Surroundings) -> Result<()> {
+    match &around.seal {
+        Some(seal) => {
+            let sealed = seal.seal(&context(path), key)?;
+            files::write(path, &format!("{SEALED}{sealed}\n"), 0o600)
+        }
+        None => files::write(path, key, 0o600),
+    }
+}
+
+/// What a sealed key is bound to: its file.
+fn context(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("pki/{name}")
+}
+
+/// Writes a certificate that was just signed into the log. It must not leave before.
+fn note(log: &mut Log, der: &[u8], now: Timestamp) -> Result<()> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der)
+        .map_err(|e| Error::internal("cannot read back what was signed").because(e))?;
+    log.append(Line {
+        seq: 0,
+        time: now,
+        what: What::Issued,
+        fingerprint: fingerprint(der),
+        serial: hex::encode(serial_of(&parsed)),
+        subject: parsed.subject().to_string(),
+        names: names_of(&parsed),
+        not_after: Some(Timestamp::from_millis(
+            parsed.validity().not_after.timestamp() * 1000,
+        )),
+        reason: String::new(),
+    })
+}
+
+/// The serial number without the zero that keeps it positive.
+pub(crate) fn serial_of<'a>(parsed: &'a x509_parser::certificate::X509Certificate<'_>) -> &'a [u8] {
+    match parsed.raw_serial() {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        serial => serial,
+    }
+}
+
 /// The names a certificate is for, sorted.
-fn names_of(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<String> {
+pub(crate) fn names_of(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<String> {
     use x509_parser::extensions::GeneralName;
     let mut out: Vec<String> = certificate
         .subject_alternative_name()
@@ -348,7 +548,7 @@ fn names_of(certificate: &x509_parser::certificate::X509Certificate<'_>) -> Vec<
     out
 }
 
-fn sorted(names: &[String]) -> Vec<String> {
+pub(crate) fn sorted(names: &[String]) -> Vec<String> {
     let mut out: Vec<String> = names
         .iter()
         .map(|name| match name.parse::<IpAddr>() {

@@ -99,7 +99,8 @@ fn a_code_buys_one_certificate_that_can_be_revoked() {
 
     let holder = ca.holder(&der).unwrap();
     assert_eq!(holder.account, ADMINISTRATOR);
-    ca.revoke(&holder.fingerprint, "laptop lost").unwrap();
+    ca.revoke(&holder.fingerprint, Reason::KeyCompromise, "laptop lost")
+        .unwrap();
     assert_eq!(ca.holder(&der).unwrap_err().status(), 401);
     let again = bench.open(&["node1"]).unwrap();
     assert_eq!(again.holder(&der).unwrap_err().status(), 401);

@@ -109,6 +109,20 @@ pub static CONSOLES_PER_VM: Known = Known {
     restart_needed: false,
 };
 
+/// Which certificate the panel and the API show.
+pub static TLS_CERTIFICATE: Known = Known {
+    name: "tls-certificate",
+    doc: "The certificate that the panel and the API show to who asks for one of its names. Empty: the one of the internal CA, which everybody else is shown in any case.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.is_empty() || text.parse::<model::Name>().is_ok() {
+            true => Ok(()),
+            false => Err("is not the name of a certificate".into()),
+        },
+    },
+    restart_needed: false,
+};
+
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
     &CONSOLES_PER_VM,
@@ -123,6 +137,7 @@ pub static KNOWN: &[&Known] = &[
     &NODE_TIMEOUT,
     &SLOW_READ,
     &TASK_HISTORY,
+    &TLS_CERTIFICATE,
 ];
 
 impl Known {

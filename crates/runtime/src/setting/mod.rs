@@ -10,6 +10,7 @@ pub use flag::{FLAGS, Flag, FlagKnown, FlagSpec, FlagStatus, LOG_REQUESTS, in_ro
 pub use history::Changed;
 pub use known::{
     CONSOLES_PER_VM, KNOWN, Known, LOG_LEVEL, NODE_TIMEOUT, SLOW_READ, Sort, TASK_HISTORY,
+    TLS_CERTIFICATE,
 };
 
 pub(crate) static FLAG: &Subsystem = &flag::SUBSYSTEM;

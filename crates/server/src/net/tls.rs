@@ -5,10 +5,10 @@
 use model::{Error, Result};
 use parking_lot::Mutex;
 use runtime::{Authority, TlsIdentity};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DistinguishedName, RootCertStore, ServerConfig};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -33,6 +33,7 @@ pub(crate) fn config(
     roots
         .add(CertificateDer::from(authority.ca().der))
         .map_err(|e| failed(&e))?;
+    let subjects = roots.subjects();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let verifier = match client {
         ClientCertificate::Optional => verifier.allow_unauthenticated(),
@@ -40,7 +41,7 @@ pub(crate) fn config(
     }
     .build()
     .map_err(|e| failed(&e))?;
-    let shown = Shown::new(authority.shown())?;
+    let shown = Shown::new(authority, client, subjects)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| failed(&e))?
@@ -50,21 +51,91 @@ pub(crate) fn config(
     Ok(Arc::new(config))
 }
 
-/// Shows the authority's present certificate.
+/// Shows the authority's present certificates: the panel's to who asks for one of its names and does not say that he
+/// trusts our CA (`certificate_authorities`, RFC 8446 4.2.4), our own to everybody else.
 struct Shown {
+    own: Kept,
+    panel: Option<watch::Receiver<Option<Arc<TlsIdentity>>>>,
+    made: Mutex<Option<Made>>,
+    /// Subject of our CA.
+    ca: Vec<DistinguishedName>,
+}
+
+/// An identity as TLS wants it.
+struct Kept {
     from: watch::Receiver<Arc<TlsIdentity>>,
-    made: Mutex<(usize, Arc<CertifiedKey>)>,
+    made: Mutex<Made>,
+}
+
+struct Made {
+    of: Arc<TlsIdentity>,
+    key: Arc<CertifiedKey>,
 }
 
 impl Shown {
-    fn new(from: watch::Receiver<Arc<TlsIdentity>>) -> Result<Shown> {
-        let identity = from.borrow().clone();
-        let key = certified(&identity)
+    fn new(
+        authority: &dyn Authority,
+        client: ClientCertificate,
+        ca: Vec<DistinguishedName>,
+    ) -> Result<Shown> {
+        let from = authority.shown();
+        let of = from.borrow().clone();
+        let key = certified(&of)
             .map_err(|e| Error::internal("the server certificate cannot be used").because(e))?;
         Ok(Shown {
-            made: Mutex::new((Arc::as_ptr(&identity) as usize, key)),
-            from,
+            own: Kept {
+                from,
+                made: Mutex::new(Made { of, key }),
+            },
+            // Who must show a certificate of our CA trusts our CA.
+            panel: match client {
+                ClientCertificate::Optional => Some(authority.panel()),
+                ClientCertificate::Required => None,
+            },
+            made: Mutex::new(None),
+            ca,
         })
+    }
+
+    /// The panel's certificate, when it is what this client asks for.
+    fn panel(&self, hello: &ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let identity = self.panel.as_ref()?.borrow().clone()?;
+        let name = hello.server_name()?;
+        if !identity.names.iter().any(|pattern| covers(pattern, name)) {
+            return None;
+        }
+        let trusts_us = hello.certificate_authorities().is_some_and(|all| {
+            let ours =
+                |one: &DistinguishedName| self.ca.iter().any(|ca| ca.as_ref() == one.as_ref());
+            all.iter().any(ours)
+        });
+        if trusts_us {
+            return None;
+        }
+        let mut made = self.made.lock();
+        if made
+            .as_ref()
+            .is_none_or(|made| !Arc::ptr_eq(&made.of, &identity))
+        {
+            match certified(&identity) {
+                Ok(key) => *made = Some(Made { of: identity, key }),
+                // The one before stays, rather than one that the client does not trust.
+                Err(error) => {
+                    tracing::error!(%error, "the certificate of the panel cannot be used")
+                }
+            }
+        }
+        made.as_ref().map(|made| made.key.clone())
+    }
+}
+
+/// Whether a name of a certificate covers a host: the same, or `*` for its first label.
+fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(rest) => host
+            .split_once('.')
+            .is_some_and(|(first, parent)| !first.is_empty() && parent.eq_ignore_ascii_case(rest)),
+        None => pattern.eq_ignore_ascii_case(host),
     }
 }
 
@@ -76,18 +147,20 @@ impl std::fmt::Debug for Shown {
 }
 
 impl ResolvesServerCert for Shown {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let identity = self.from.borrow().clone();
-        let mut made = self.made.lock();
-        let stamp = Arc::as_ptr(&identity) as usize;
-        if made.0 != stamp {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(panel) = self.panel(&hello) {
+            return Some(panel);
+        }
+        let identity = self.own.from.borrow().clone();
+        let mut made = self.own.made.lock();
+        if !Arc::ptr_eq(&made.of, &identity) {
             match certified(&identity) {
-                Ok(key) => *made = (stamp, key),
+                Ok(key) => *made = Made { of: identity, key },
                 // The old one is still good for 30 days; a log line an hour is what `renew` gives.
                 Err(error) => tracing::error!(%error, "the renewed certificate cannot be used"),
             }
         }
-        Some(made.1.clone())
+        Some(made.key.clone())
     }
 }
 
@@ -98,7 +171,8 @@ fn certified(identity: &TlsIdentity) -> Result<Arc<CertifiedKey>, rustls::Error>
         .cloned()
         .map(CertificateDer::from)
         .collect();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.clone()));
+    let key = PrivateKeyDer::try_from(identity.key.clone())
+        .map_err(|e| rustls::Error::General(e.into()))?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
     Ok(Arc::new(CertifiedKey::new(chain, key)))
 }

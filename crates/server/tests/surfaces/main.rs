@@ -15,6 +15,7 @@ mod grpc;
 mod house;
 mod law;
 mod login;
+mod pki;
 mod rates;
 mod rest;
 mod secrets;

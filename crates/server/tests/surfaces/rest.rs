@@ -409,7 +409,11 @@ async fn who_is_unknown_learns_nothing() {
     let (pem, _) = Pem::read(std::io::Cursor::new(pem)).unwrap();
     house
         .ca
-        .revoke(&identity::ca::fingerprint(&pem.contents), "test")
+        .revoke(
+            &identity::ca::fingerprint(&pem.contents),
+            identity::ca::Reason::KeyCompromise,
+            "test",
+        )
         .unwrap();
     let refused = async {
         while known

@@ -6,6 +6,7 @@ use crate::everything;
 use crate::house::{House, limits, told};
 use crate::watch::socket;
 use futures::{SinkExt, StreamExt};
+use model::Scope;
 use model::schema::{self, SECRET};
 use reqwest::Method;
 use runtime::Declared;
@@ -32,6 +33,16 @@ fn spec(kind: &str) -> Value {
                 "secret_user_data": format!("#cloud-config\n# {HUSH}-data\n"),
             }
         }),
+        // What stands before the first line of a PEM text is a comment.
+        "certificate" => {
+            let made = rcgen::generate_simple_self_signed(vec!["a.example.org".into()]).unwrap();
+            let key = made.signing_key.serialize_pem();
+            json!({
+                "issuer": "imported",
+                "chain": made.cert.pem(),
+                "private_key": format!("{HUSH}-key\n{key}"),
+            })
+        }
         other => panic!("{other} has secret fields: give this test a spec in which all are set"),
     }
 }
@@ -159,7 +170,7 @@ async fn no_surface_shows_a_secret() {
         kinds += 1;
         one_kind(&house, kind, &heard).await;
     }
-    assert_eq!(kinds, 2, "lamp and vm");
+    assert!(kinds >= 3, "lamp, certificate and vm at least");
     rekey(&house, &heard).await;
 
     let (_, events) = house.get("/api/v1/events?limit=1000").await;
@@ -190,10 +201,17 @@ async fn no_surface_shows_a_secret() {
 /// One object of a kind in every surface.
 async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
     let kind = declaration.kind();
-    let (spec, base) = (
-        spec(kind.name),
-        format!("/api/v1/projects/default/{}", kind.plural),
-    );
+    let project = match kind.scope {
+        Scope::Cluster => "",
+        _ => "default",
+    };
+    let (spec, base) = match project {
+        "" => (spec(kind.name), format!("/api/v1/{}", kind.plural)),
+        project => (
+            spec(kind.name),
+            format!("/api/v1/projects/{project}/{}", kind.plural),
+        ),
+    };
     let mut paths = BTreeSet::new();
     declared(&declaration.spec, "", &mut paths);
     let mut set = BTreeSet::new();
@@ -216,7 +234,7 @@ async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
         .await
         .unwrap()
         .into_inner();
-    let camel = kind.name;
+    let (camel, camels) = (camel(kind.name), camel(kind.plural));
     let mut by_graph = socket(house, "/graphql", Some("graphql-transport-ws"))
         .await
         .unwrap();
@@ -264,7 +282,10 @@ async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
         format!("{base}?fields=spec"),
         format!("{base}?fields={}", picked.join(",")),
         format!("{base}?search={HUSH}"),
-        format!("/api/v1/explain/{}/default/s1", kind.name),
+        match project {
+            "" => format!("/api/v1/explain/{}/-/s1", kind.name),
+            project => format!("/api/v1/explain/{}/{project}/s1", kind.name),
+        },
     ] {
         let (status, answer) = house.get(&path).await;
         // A search for a secret finds nothing; the question itself is not repeated.
@@ -273,9 +294,15 @@ async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
     }
     let (_, found) = house.get(&format!("{base}?search={HUSH}")).await;
     assert_eq!(found["items"], json!([]), "a secret can be searched for");
+    let (whole, room) = match project {
+        "" => (String::new(), String::new()),
+        project => (
+            format!("(project: \"{project}\")"),
+            format!("project: \"{project}\", "),
+        ),
+    };
     let query = format!(
-        "{{ {}(project: \"default\") {{ items {{ json }} }} {camel}(project: \"default\", name: \"s1\") {{ json }} }}",
-        kind.plural
+        "{{ {camels}{whole} {{ items {{ json }} }} {camel}({room}name: \"s1\") {{ json }} }}"
     );
     let graph = house.graph(&query).await;
     assert!(graph["errors"].is_null(), "{graph}");
@@ -283,7 +310,7 @@ async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
     let mut grpc = ResourcesClient::new(house.channel().await);
     let key = Some(Key {
         kind: kind.name.into(),
-        project: "default".into(),
+        project: project.into(),
         name: "s1".into(),
     });
     heard.add(
@@ -343,6 +370,21 @@ async fn one_kind(house: &Arc<House>, declaration: &Declared, heard: &Heard) {
         .await
         .unwrap();
     heard.add("delete", told(dry).await.1);
+}
+
+/// A name as GraphQL has it: `acmeAccount`.
+fn camel(name: &str) -> String {
+    let mut out = String::new();
+    for (n, word) in name.split('-').enumerate() {
+        match (n, word.split_at_checked(1)) {
+            (0, _) | (_, None) => out.push_str(word),
+            (_, Some((first, rest))) => {
+                out.push_str(&first.to_ascii_uppercase());
+                out.push_str(rest);
+            }
+        }
+    }
+    out
 }
 
 /// Every way to get a secret wrong: the error names the field and not the value.

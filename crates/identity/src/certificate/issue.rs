@@ -1,0 +1,145 @@
+//! Issues, renews and revokes. Chain and key are stored in one write, so that there is never one without the other.
+
+use super::material;
+use super::types::{CertificateSpec, Issuer, KeyType, Profile, RevokeParams};
+use super::{Certificate, KIND};
+use crate::ca::{Ask, kind};
+use model::{Error, ObjectRef, Result};
+use rcgen::KeyPair;
+use runtime::{Cx, Obj, Op, Proc};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whether the key stays when a certificate is renewed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Key,
+    Nothing,
+}
+
+/// The object that a procedure is about.
+pub(super) fn subject(proc: &Proc) -> Result<Arc<Obj<Certificate>>> {
+    let name = &proc.target().name;
+    proc.cx()
+        .get::<Certificate>(None, name)
+        .ok_or_else(|| Error::not_found(format!("certificate {name} is gone")))
+}
+
+/// A new certificate, for the same key or a new one.
+pub(super) async fn renew(proc: Proc, keep: Keep) -> Result<Value> {
+    let issuer = subject(&proc)?.spec.issuer;
+    match issuer {
+        Issuer::Internal => proc.step("issue", || internal(&proc, keep)).await,
+        Issuer::Imported => Err(Error::refused(format!(
+            "certificate {} was imported: who signed it signs the next one too",
+            proc.target().name
+        ))
+        .hint("when you have it, `dvctl certificate set NAME --chain FILE --private-key FILE`")),
+    }
+}
+
+async fn internal(proc: &Proc, keep: Keep) -> Result<Value> {
+    let certificate = subject(proc)?;
+    let ca = kind::of(proc.cx())?;
+    let spec = certificate.spec.clone();
+    let (chain, key) = kind::off(move || {
+        let key = match present_key(&ca, &spec, keep) {
+            Some(key) => key,
+            None => new_key(spec.key_type)?,
+        };
+        let ask = Ask {
+            names: &spec.names,
+            server: spec.profile != Profile::Client,
+            client: spec.profile != Profile::Server,
+            life: Duration::from_secs(u64::from(spec.days) * 86_400),
+        };
+        Ok((ca.issue(&ask, &key)?, key.serialize_pem()))
+    })
+    .await?;
+    store(proc.cx(), proc.target(), chain, key).await
+}
+
+/// The key that is there, when it may be used again: it fits, and no certificate of it was revoked.
+fn present_key(ca: &crate::Ca, spec: &CertificateSpec, keep: Keep) -> Option<KeyPair> {
+    if keep == Keep::Nothing {
+        return None;
+    }
+    let (_, facts) = material::read(spec.chain.as_deref()?).ok()?;
+    if ca.revocation(&facts.fingerprint).is_some() {
+        return None;
+    }
+    let key = KeyPair::from_pem(spec.private_key.as_deref()?).ok()?;
+    (key.algorithm() == algorithm(spec.key_type)).then_some(key)
+}
+
+fn algorithm(sort: KeyType) -> &'static rcgen::SignatureAlgorithm {
+    match sort {
+        KeyType::Ec256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+        KeyType::Ec384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+    }
+}
+
+/// A new key.
+pub(super) fn new_key(sort: KeyType) -> Result<KeyPair> {
+    KeyPair::generate_for(algorithm(sort))
+        .map_err(|e| Error::internal("cannot make a key for a certificate").because(e))
+}
+
+/// Stores chain and key, in one write.
+pub(super) async fn store(
+    cx: &Cx,
+    target: &ObjectRef,
+    chain: String,
+    key: String,
+) -> Result<Value> {
+    let (_, facts) = material::read(&chain)?;
+    material::identity(&chain, &key)?;
+    cx.submit(
+        Op::Patch {
+            target: target.clone(),
+            body: json!({ "spec": { "chain": chain, "private_key": key } }),
+        },
+        KIND.name,
+    )
+    .await?;
+    Ok(json!({
+        "fingerprint": facts.fingerprint,
+        "serial": facts.serial,
+        "not_after": facts.not_after,
+    }))
+}
+
+/// Refuses the present certificate, or one before it, from now on.
+pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
+    let params: RevokeParams = proc.params()?;
+    let certificate = subject(proc)?;
+    let present = match &certificate.spec.chain {
+        Some(chain) => Some(material::read(chain)?.1.fingerprint),
+        None => None,
+    };
+    let Some(fingerprint) = params.fingerprint.clone().or(present.clone()) else {
+        return Err(Error::refused(format!(
+            "certificate {} was not issued yet: there is nothing to revoke",
+            proc.target().name
+        )));
+    };
+    if Some(&fingerprint) == present.as_ref()
+        && super::panel::named(proc.cx()).as_deref() == Some(proc.target().name.as_str())
+    {
+        return Err(Error::refused(format!(
+            "the panel shows certificate {}: revoked, nobody could reach it",
+            proc.target().name
+        ))
+        .hint(format!(
+            "`dvctl certificate rotate {0}` first, then `dvctl certificate revoke {0} --fingerprint {fingerprint}`",
+            proc.target().name
+        )));
+    }
+    let ca = kind::of(proc.cx())?;
+    let who = format!("by {} in {}", proc.actor(), proc.name());
+    let revoked = fingerprint.clone();
+    kind::off(move || ca.revoke(&revoked, params.reason, &who)).await?;
+    kind::wake(proc.cx());
+    Ok(json!({ "fingerprint": fingerprint, "reason": params.reason }))
+}
