@@ -59,7 +59,8 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         names: vec!["localhost".into()],
         now: Arc::new(|| runtime::Clock::now(&runtime::SystemClock)),
     });
-    let sealer = store::seal::Sealer::open(folder.join("keys")).unwrap();
+    let root = store::seal::RootSource::File(folder.join("root.key"));
+    let sealer = store::seal::Sealer::open(root, folder.join("keys")).unwrap();
     let cx = CxBuilder::new(REGISTRY.clone(), store)
         .seal(Arc::new(sealer))
         .part(ca.unwrap())

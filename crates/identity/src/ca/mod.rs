@@ -451,26 +451,26 @@ fn make_server(
     })
 }
 
-/// A key file, unsealed. One that lies there open is sealed when there is a seal.
+/// A key file, unsealed. It is sealed anew each time, so that one that lay there open is sealed from now on, and one that
+/// was sealed with an older data key no longer needs it.
 fn read_key(path: &Path, around: &Surroundings) -> Result<Option<String>> {
     let Some(text) = files::read_secret(path)? else {
         return Ok(None);
     };
-    match (text.trim_end().strip_prefix(SEALED), &around.seal) {
+    let key = match (text.trim_end().strip_prefix(SEALED), &around.seal) {
         (Some(sealed), Some(seal)) => seal
             .open(&context(path), sealed)
-            .map(Some)
-            .map_err(|e| broken(&context(path), "it was sealed with another key").because(e)),
-        (Some(_), None) => Err(broken(
-            &context(path),
-            "it is sealed and there is no key to open it",
-        )),
-        (None, Some(_)) => {
-            write_key(path, &text, around)?;
-            Ok(Some(text))
+            .map_err(|e| broken(&context(path), "it was sealed with another key").because(e))?,
+        (Some(_), None) => {
+            let why = "it is sealed and there is no key to open it";
+            return Err(broken(&context(path), why));
         }
-        (None, None) => Ok(Some(text)),
+        (None, _) => text,
+    };
+    if around.seal.is_some() {
+        write_key(path, &key, around)?;
     }
+    Ok(Some(key))
 }
 
 fn write_key(path: &Path, key: &str, around: &Surroundings) -> Result<()> {
