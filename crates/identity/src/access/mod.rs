@@ -279,7 +279,24 @@ pub fn manages(cx: &Cx, actor: &Actor, user: &str) -> Result<()> {
     let Some(rules) = of(cx) else {
         return Err(Error::denied("this process has no access rules"));
     };
-    let rights = rules.sync(cx, |state| state.rights(&Subject::User(user.into())));
+    above(cx, &rules, actor, &Subject::User(user.into()))
+}
+
+/// Refuses to let an actor put somebody into a group that may more than he: it would be a way up.
+///
+/// # Errors
+///
+/// `Denied`, naming the privileges that the group has and the actor has not.
+pub fn may_join(cx: &Cx, actor: &Actor, group: &str) -> Result<()> {
+    match of(cx) {
+        _ if actor.is_trusted() => Ok(()),
+        Some(rules) => above(cx, &rules, actor, &Subject::Group(group.into())),
+        None => Err(Error::denied("this process has no access rules")),
+    }
+}
+
+fn above(cx: &Cx, rules: &Rules, actor: &Actor, subject: &Subject) -> Result<()> {
+    let rights = rules.sync(cx, |state| state.rights(subject));
     for rule in rights.all() {
         let role = RoleSpec {
             description: String::new(),

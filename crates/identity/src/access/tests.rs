@@ -12,6 +12,18 @@ struct World {
     clock: Arc<ManualClock>,
 }
 
+/// Turns sealed texts round.
+struct Mirror;
+
+impl runtime::Seal for Mirror {
+    fn seal(&self, _: &str, plain: &str) -> Result<String> {
+        Ok(plain.chars().rev().collect())
+    }
+    fn open(&self, _: &str, sealed: &str) -> Result<String> {
+        Ok(sealed.chars().rev().collect())
+    }
+}
+
 async fn world() -> World {
     let registry = Registry::new(&[
         runtime::SUBSYSTEMS,
@@ -23,6 +35,7 @@ async fn world() -> World {
     let (rules, access) = parts();
     let cx = CxBuilder::new(registry, store::Memory::new())
         .clock(clock.clone())
+        .seal(Arc::new(Mirror))
         .part(rules)
         .part(access)
         .build()
@@ -66,6 +79,13 @@ impl World {
     }
 
     async fn grant(&self, name: &str, spec: Value) {
+        if let Some(user) = spec["user"].as_str() {
+            match self.root("user", None, user, json!({}), json!({})).await {
+                Ok(_) => {}
+                // For a second grant.
+                Err(error) => assert_eq!(error.code(), "ALREADY_EXISTS", "{error}"),
+            }
+        }
         self.root("grant", None, name, json!({}), spec)
             .await
             .unwrap();
@@ -366,7 +386,7 @@ async fn nobody_gives_what_he_does_not_have() {
     role(
         &world,
         "clerk",
-        &["grant.*", "role.*", "thing.read", "project.read"],
+        &["grant.*", "role.*", "user.read", "thing.read", "project.read"],
         &[],
     )
     .await;
@@ -494,4 +514,52 @@ async fn bad_grants_and_roles_name_what_is_wrong() {
         let problem = serde_json::to_string(&error.problem("r")).unwrap();
         assert!(problem.contains(field), "{spec}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn groups_lift_nobody_above_who_puts_him_there() {
+    let world = world().await;
+    world
+        .root("group", None, "chiefs", json!({}), json!({}))
+        .await
+        .unwrap();
+    let spec = json!({ "group": "chiefs", "role": "superadmin" });
+    world.grant("chiefs", spec).await;
+    role(
+        &world,
+        "office",
+        &["user.*", "group.read", "project.read"],
+        &[],
+    )
+    .await;
+    world
+        .grant("jo", json!({ "user": "jo", "role": "office" }))
+        .await;
+    let user = |name: &str, groups: &[&str]| {
+        create("user", None, name, json!({}), json!({ "groups": groups }))
+    };
+    assert_eq!(world.told("jo", user("kim", &[])).await, 200);
+    assert_eq!(world.told("jo", user("lee", &["chiefs"])).await, 403);
+    let join = |name: &str| Op::Patch {
+        target: target("user", None, name),
+        body: json!({ "spec": { "groups": ["chiefs"] } }),
+    };
+    assert_eq!(world.told("jo", join("kim")).await, 403);
+    assert_eq!(world.told("jo", join("jo")).await, 403);
+    // Who is in the group is above him: neither changed, nor switched off, nor deleted.
+    let root = Actor::administrator("root@unix");
+    world.ask(root.clone(), None, join("kim")).await.unwrap();
+    let rename = Op::Patch {
+        target: target("user", None, "kim"),
+        body: json!({ "spec": { "full_name": "Kim" } }),
+    };
+    assert_eq!(world.told("jo", rename).await, 403);
+    let gone = Op::Delete {
+        target: target("user", None, "kim"),
+        keep: Vec::new(),
+    };
+    assert_eq!(world.told("jo", gone.clone()).await, 403);
+    // And the last of them stays, whoever asks.
+    let error = world.ask(root, None, gone).await.unwrap_err();
+    assert_eq!(error.status(), 409, "{error}");
 }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 pub struct GrantSpec {
     /// The user who has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 80), extend("x-immutable" = true))]
+    #[schemars(length(max = 80), extend("x-immutable" = true, "x-ref" = "user"))]
     pub user: Option<String>,
     /// The group whose members have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 80), extend("x-immutable" = true))]
+    #[schemars(length(max = 80), extend("x-immutable" = true, "x-ref" = "group"))]
     pub group: Option<String>,
     /// The API key that has it; it never has more than its owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]

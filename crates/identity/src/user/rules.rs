@@ -1,6 +1,7 @@
 //! What a user may be: the rules of its spec, and who may not be lost.
 
 use super::{LOCAL, User, names};
+use crate::access;
 use crate::login::administrators;
 use model::{Error, Result};
 use runtime::{Draft, Until};
@@ -54,6 +55,15 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     }
     spec.groups.sort();
     spec.groups.dedup();
+    // Nobody manages who is above him, nor lifts anybody above himself.
+    let (cx, actor) = (draft.cx(), draft.actor());
+    if old.is_some() {
+        access::manages(cx, actor, &draft.meta.name)?;
+    }
+    let had = |group: &String| old.as_ref().is_some_and(|old| old.groups.contains(group));
+    for group in spec.groups.iter().filter(|group| !had(group)) {
+        access::may_join(cx, actor, group)?;
+    }
     if old.is_none() && spec.realm != LOCAL && draft.cx().registry().get("realm").is_none() {
         return Err(
             Error::field("spec.realm", format!("there is no realm `{}`", spec.realm))
