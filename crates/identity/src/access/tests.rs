@@ -386,7 +386,13 @@ async fn nobody_gives_what_he_does_not_have() {
     role(
         &world,
         "clerk",
-        &["grant.*", "role.*", "user.read", "thing.read", "project.read"],
+        &[
+            "grant.*",
+            "role.*",
+            "user.read",
+            "thing.read",
+            "project.read",
+        ],
         &[],
     )
     .await;

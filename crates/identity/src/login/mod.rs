@@ -262,6 +262,7 @@ mod tests {
         );
         let other = Some("192.0.2.1".parse().unwrap());
         assert!(codes.check(&code, other, at(2)).is_ok());
-        assert!(codes.check(&code, guesser, at(62)).is_ok());
+        // The window slides: his tries count less and less.
+        assert!(codes.check(&code, guesser, at(75)).is_ok());
     }
 }
