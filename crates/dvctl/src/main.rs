@@ -62,11 +62,18 @@ async fn run(args: Vec<String>) -> Result<()> {
     let word = before.words.first().map(String::as_str);
     let line = || std::iter::once("dvctl".to_owned()).chain(args.iter().cloned());
     match word {
-        Some("login" | "logout" | "completion" | "version") => {
+        Some(
+            "login" | "logout" | "passwd" | "totp" | "recovery-codes" | "mfa" | "completion"
+            | "version",
+        ) => {
             let matches = grammar::root(None, None).try_get_matches_from(line())?;
             return match matches.subcommand() {
                 Some(("login", m)) => login::login(m).await,
-                Some(("logout", m)) => login::logout(m, &before),
+                Some(("logout", m)) => login::logout(m, &before).await,
+                Some(("passwd", m)) => login::passwd(m, &before).await,
+                Some(("totp", m)) => login::totp(m, &before).await,
+                Some(("recovery-codes", m)) => login::recovery(m, &before).await,
+                Some(("mfa", m)) => login::mfa(m, &before).await,
                 Some(("completion", m)) => complete::script(m),
                 _ => Screen::look(None).put(concat!("dvctl ", env!("CARGO_PKG_VERSION"), "\n")),
             };

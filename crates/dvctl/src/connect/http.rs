@@ -1,6 +1,6 @@
 //! HTTP/1.1 over one kept connection: requests, answers, problem documents as failures.
 
-use super::{Place, Wire, tls};
+use super::{Place, Tokens, Wire, tls};
 use crate::failure::{Failure, Result};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A client of one server.
 pub struct Client {
     place: Place,
+    pub(super) tokens: Mutex<Option<Tokens>>,
     kept: Mutex<Kept>,
 }
 
@@ -123,8 +124,13 @@ fn random_key() -> String {
 impl Client {
     /// A client of the server at a place; connects with the first request.
     pub fn new(place: Place) -> Self {
+        let tokens = match &place {
+            Place::Remote(login) => login.tokens.clone(),
+            Place::Socket(_) => None,
+        };
         Client {
             place,
+            tokens: Mutex::new(tokens),
             kept: Mutex::default(),
         }
     }
@@ -190,7 +196,12 @@ impl Client {
         }
     }
 
-    fn build(&self, request: &Request, body: Body) -> Result<http::Request<Body>> {
+    fn build(
+        &self,
+        request: &Request,
+        bearer: Option<&str>,
+        body: Body,
+    ) -> Result<http::Request<Body>> {
         let mut out = http::Request::builder()
             .method(request.method.clone())
             .uri(match request.path.as_str() {
@@ -204,6 +215,9 @@ impl Client {
             })
             .header("host", self.host())
             .header("user-agent", concat!("dvctl/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = bearer {
+            out = out.header("authorization", format!("Bearer {token}"));
+        }
         for (name, value) in &request.headers {
             out = out.header(*name, value);
         }
@@ -225,6 +239,7 @@ impl Client {
 
     /// Sends, on the kept connection when it lives, once more on a new one when it broke.
     async fn exchange(&self, request: &Request) -> Result<http::Response<Incoming>> {
+        let bearer = self.bearer().await?;
         let mut kept = self.kept.lock().await;
         let mut tries = 0;
         loop {
@@ -236,7 +251,7 @@ impl Client {
             let body = Full::new(request.body.clone())
                 .map_err(|never| match never {})
                 .boxed();
-            let message = self.build(request, body)?;
+            let message = self.build(request, bearer.as_deref(), body)?;
             let sent = async {
                 sender.ready().await?;
                 sender.send_request(message).await
@@ -331,11 +346,12 @@ impl Client {
 
     /// One request on a connection of its own, without a limit on how long it takes.
     async fn alone(&self, request: &Request, body: Body) -> Result<http::Response<Incoming>> {
+        let bearer = self.bearer().await?;
         let mut sender = {
             let mut kept = self.kept.lock().await;
             self.connect(&mut kept).await?
         };
-        let message = self.build(request, body)?;
+        let message = self.build(request, bearer.as_deref(), body)?;
         let response = sender
             .send_request(message)
             .await

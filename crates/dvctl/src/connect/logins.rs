@@ -1,6 +1,8 @@
-//! Saved logins: one folder per server with the pinned CA, our certificate and key, readable by its owner only.
+//! Saved logins: one file per server with the pinned CA and our tokens, or our certificate and key; readable by its
+//! owner only.
 
 use crate::failure::{Failure, Result};
+use model::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -15,10 +17,28 @@ pub struct Login {
     pub url: String,
     /// The pinned CA, PEM.
     pub ca: String,
-    /// Our certificate (chain), PEM.
+    /// Our certificate (chain), PEM; empty when tokens say who we are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate: String,
     /// Our key, PEM. Never shown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
+    /// What a user shows who has logged in with a password. Never shown otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+}
+
+/// The tokens of a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Whose.
+    pub user: String,
+    /// For requests.
+    pub access: String,
+    /// When it ends.
+    pub access_expires: Timestamp,
+    /// For the next pair, once.
+    pub refresh: String,
 }
 
 /// The folder of saved logins.
@@ -93,6 +113,15 @@ impl Logins {
 
     /// Saves a login and makes it the current one.
     pub fn save(&self, login: &Login) -> Result<PathBuf> {
+        let path = self.keep(login)?;
+        let current = self.folder.join("current");
+        write_private(&current, login.name.as_bytes())
+            .map_err(|e| Failure::io(format!("saving {}", current.display()), e))?;
+        Ok(path)
+    }
+
+    /// Saves a login and leaves the current one as it is.
+    pub fn keep(&self, login: &Login) -> Result<PathBuf> {
         let path = self.file(&login.name);
         let wrong = |e: std::io::Error| Failure::io(format!("saving {}", path.display()), e);
         if let Some(parent) = path.parent() {
@@ -105,8 +134,19 @@ impl Logins {
         let json =
             serde_json::to_vec_pretty(login).map_err(|e| Failure::io("writing the login", e))?;
         write_private(&path, &json).map_err(wrong)?;
-        write_private(&self.folder.join("current"), login.name.as_bytes()).map_err(wrong)?;
         Ok(path)
+    }
+
+    /// The file that a process holds locked while it changes a login.
+    pub fn lock_file(&self, name: &str) -> Result<std::fs::File> {
+        let path = self.file(name).with_extension("lock");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| Failure::io(format!("opening {}", path.display()), e))
     }
 
     /// Forgets a login.
@@ -115,6 +155,7 @@ impl Logins {
         let path = self.file(name);
         std::fs::remove_file(&path)
             .map_err(|e| Failure::io(format!("removing {}", path.display()), e))?;
+        _ = std::fs::remove_file(path.with_extension("lock"));
         let current = self.folder.join("current");
         if std::fs::read_to_string(&current).is_ok_and(|c| c.trim() == name) {
             std::fs::remove_file(&current)
@@ -159,6 +200,7 @@ mod tests {
             ca: "CA".into(),
             certificate: "CERT".into(),
             key: "KEY".into(),
+            tokens: None,
         };
         let path = logins.save(&login).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();

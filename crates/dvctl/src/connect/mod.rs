@@ -6,9 +6,10 @@ mod logins;
 mod place;
 mod socket;
 mod tls;
+mod tokens;
 
 pub use self::http::{Answer, Client, Request, problem};
-pub use logins::{Login, Logins};
+pub use logins::{Login, Logins, Tokens};
 pub use place::{Place, Wish};
 pub use socket::{Frame, Socket};
 pub use tls::{SeenCa, address, look};

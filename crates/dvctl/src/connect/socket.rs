@@ -30,10 +30,18 @@ pub enum Frame {
 impl Client {
     /// Opens a WebSocket at a path after `/api/v1`.
     pub async fn socket(&self, path: &str) -> Result<Socket> {
+        let bearer = self.bearer().await?;
         let wire = self.dial().await?;
-        let request = format!("ws://{}/api/v1{path}", self.host())
+        let mut request = format!("ws://{}/api/v1{path}", self.host())
             .into_client_request()
             .map_err(|e| Failure::usage(format!("{path} cannot be asked for: {e}")))?;
+        if let Some(token) = bearer {
+            let header = format!("Bearer {token}").parse();
+            let header = header.map_err(|_| Failure::usage("the saved login is unreadable"))?;
+            request
+                .headers_mut()
+                .insert(http::header::AUTHORIZATION, header);
+        }
         match tokio_tungstenite::client_async(request, wire).await {
             Ok((inner, _)) => Ok(Socket {
                 inner,

@@ -16,7 +16,17 @@ pub const BUILTINS: &[(&str, &str)] = &[
         "login",
         "Log in to a server and pin its certificate authority",
     ),
-    ("logout", "Forget a saved login"),
+    ("logout", "End a login and forget it"),
+    ("passwd", "Change your password"),
+    (
+        "totp",
+        "Enrol an app that makes codes as your second factor",
+    ),
+    ("recovery-codes", "Make new codes on paper"),
+    (
+        "mfa",
+        "Prove your second factor again, for what asks for a fresh one",
+    ),
     ("whoami", "Who the server takes you for"),
     ("access", "May somebody do something, why, and who else may"),
     (
@@ -202,6 +212,13 @@ pub(super) fn file_flag() -> Arg {
         .help("YAML or JSON, one or more documents; `-` reads standard input; may be repeated")
 }
 
+fn lines_flag() -> Arg {
+    Arg::new("password-stdin")
+        .long("password-stdin")
+        .action(ArgAction::SetTrue)
+        .help("Read passwords and codes from standard input, one in each line, in the order in which they would be asked for")
+}
+
 pub(super) fn yes_flag() -> Arg {
     Arg::new("yes")
         .long("yes")
@@ -335,7 +352,28 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                 Arg::new("code")
                     .long("code")
                     .value_name("CODE")
-                    .help("The one-time code the server printed; asked for when absent"),
+                    .help("A one-time code: the one that the first start printed, or one that an administrator gave you"),
+            )
+            .arg(
+                Arg::new("user")
+                    .long("user")
+                    .value_name("USER")
+                    .help("Log in with a password; asked for when absent"),
+            )
+            .arg(lines_flag())
+            .arg(
+                Arg::new("remember")
+                    .long("remember")
+                    .action(ArgAction::SetTrue)
+                    .help("Stay logged in for a week, and not for a day"),
+            )
+            .arg(
+                Arg::new("certificate")
+                    .long("certificate")
+                    .action(ArgAction::SetTrue)
+                    .requires("code")
+                    .conflicts_with_all(["user", "password-stdin"])
+                    .help("Trade the code for a client certificate"),
             )
             .arg(
                 Arg::new("fingerprint")
@@ -349,7 +387,12 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                     .value_name("NAME")
                     .help("What --cluster calls this login [default: made from the host]"),
             )
-            .after_help("Examples:\n  dvctl login https://node1.example.org:8443 --code 7K2M-9QXD"),
+            .after_help(
+                "Examples:\n  dvctl login https://node1.example.org:8443 --user anna\n  \
+                 dvctl login https://node1.example.org:8443 --code 7K2M-9QXD\n  \
+                 printf '%s\\n' \"$PASSWORD\" | dvctl login https://node1.example.org:8443 --user ci --password-stdin --fingerprint AB:CD",
+            ),
+        "passwd" | "totp" | "recovery-codes" | "mfa" => command.arg(lines_flag()),
         "logout" => command.arg(
             Arg::new("login")
                 .value_name("LOGIN")

@@ -57,6 +57,12 @@ mod tests {
             for example in kind.examples.iter().chain(actions) {
                 let line = split(example);
                 let before = before(&dotted(line[1..].to_vec()));
+                if BUILTINS.iter().any(|(name, _)| *name == before.words[0]) {
+                    if let Err(e) = root(None, None).try_get_matches_from(line) {
+                        wrong += &format!("{example}: {e}\n");
+                    }
+                    continue;
+                }
                 let Ok(Some(used)) = registry.kind(&before.words[0]) else {
                     wrong += &format!("{example}: no such kind\n");
                     continue;

@@ -1,5 +1,6 @@
 //! What is shown and how: tables, JSON as the API gave it, YAML, differences, progress.
 
+mod asker;
 mod diff;
 mod human;
 mod indent;
@@ -7,6 +8,7 @@ mod progress;
 mod screen;
 mod table;
 
+pub use asker::Asker;
 pub use diff::unified;
 pub use human::{now, shown, tidy};
 pub use indent::indent;

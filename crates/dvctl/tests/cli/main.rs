@@ -16,6 +16,7 @@ mod flags;
 #[allow(dead_code, reason = "the server's own tests use more of it")]
 #[path = "../../../server/tests/surfaces/house.rs"]
 mod house;
+mod logins;
 mod objects;
 mod real;
 mod server;

@@ -251,6 +251,8 @@ fn address(operation: &Operation, wild: usize, dice: &mut Dice) -> (String, Vec<
             (Some("query"), "kind") if !dice.once_in(4) => "lamp,vm".into(),
             // These would be slow and tell nothing: a follower is never done.
             (Some("query"), "follow") => "false".into(),
+            // It waits for what an agent lets go of, and there is none.
+            (Some("query"), "force") => "false".into(),
             _ => match value(&parameter["schema"], wild, 0, dice) {
                 Value::String(text) => text,
                 other => other.to_string(),
