@@ -1,13 +1,14 @@
 //! The way every HTTP request goes: id, phase, origin, route, headers, count, one log line.
 
 use crate::app::{App, Call};
-use crate::net::Peer;
+use crate::door::Head;
+use crate::net::{self, Peer};
 use crate::reply::{self, Failure, Outcome};
 use crate::{compress, graphql, health, pages, pki, rest};
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, UPGRADE};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::{Error, What};
 use runtime::limit::Class;
@@ -34,10 +35,17 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         correlation_id = trace.correlation_id,
         trace_id = trace.trace_id()
     );
+    let proof = net::proof::read(request.headers()).ok().flatten();
+    let head = Head::read(&app, &request, proof.as_ref());
     let counted = call.count(Class::Principal);
-    let (name, outcome) = match counted.admitted() {
-        Err(error) => ("limited", Err(error.into())),
-        Ok(()) => {
+    let admitted = match counted.admitted() {
+        Ok(()) => head.admit(&call, &request),
+        Err(error) => Err(error.into()),
+    };
+    let (name, outcome) = match admitted {
+        Err(failure) => ("door", Err(failure)),
+        Ok(Some(response)) => ("door", Ok(response)),
+        Ok(None) => {
             let routed = route(call, request, &path).instrument(span);
             match AssertUnwindSafe(routed).catch_unwind().await {
                 Ok(answered) => answered,
@@ -54,6 +62,7 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
     };
     response = compress::answer(encodings, &path, response).await;
     seal(&app, &mut response, &path);
+    head.seal(&mut response, &path);
     counted.tell(&mut response);
     mark(&mut response, &id, &trace);
     let took = begun.elapsed();
@@ -85,9 +94,6 @@ async fn route(call: Call, request: Request<Body>, path: &str) -> (&'static str,
             "this process is shutting down",
         );
         return ("closing", Err(error.into()));
-    }
-    if let Err(failure) = same_origin(&request) {
-        return ("origin", Err(failure));
     }
     if let Some(rest) = path.strip_prefix("/api/v1/") {
         return rest::answer(call, request, rest).await;
@@ -146,38 +152,6 @@ fn openapi(call: &Call) -> Outcome {
         call.app.openapi.clone(),
         "application/json",
     ))
-}
-
-/// A page of another site can make a browser send our client certificate along. So what changes something, and what
-/// becomes a socket, is refused when its Origin is not ours.
-fn same_origin(request: &Request<Body>) -> Result<(), Failure> {
-    let method = request.method();
-    let harmless = (method == Method::GET || method == Method::HEAD || method == Method::OPTIONS)
-        && !request.headers().contains_key(UPGRADE);
-    let Some(origin) = request.headers().get(ORIGIN) else {
-        return Ok(());
-    };
-    if harmless {
-        return Ok(());
-    }
-    let ours = request
-        .uri()
-        .authority()
-        .map(|a| a.as_str())
-        .or_else(|| request.headers().get(HOST).and_then(|h| h.to_str().ok()));
-    let theirs = origin
-        .to_str()
-        .ok()
-        .and_then(|o| o.strip_prefix("https://"));
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) if ours.eq_ignore_ascii_case(theirs) => Ok(()),
-        _ => Err(Failure::http(
-            StatusCode::FORBIDDEN,
-            "FOREIGN_ORIGIN",
-            "a page of another site may not do this".to_owned(),
-            None,
-        )),
-    }
 }
 
 /// The id that follows the request through every log: the caller's when it is harmless there, else a new one. And where

@@ -7,6 +7,7 @@
 
 mod app;
 mod compress;
+mod door;
 mod front;
 mod graphql;
 mod grpc;

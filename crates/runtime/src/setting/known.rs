@@ -123,9 +123,38 @@ pub static TLS_CERTIFICATE: Known = Known {
     restart_needed: false,
 };
 
+/// Which sites may use the API from a browser.
+pub static CORS_ORIGINS: Known = Known {
+    name: "cors-origins",
+    doc: "Sites whose pages may use the API from a browser, with a bearer token: origins such as `https://portal.example:8443`, with blanks between. Empty: none.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.split_whitespace().find(|one| !is_origin(one)) {
+            Some(wrong) => Err(format!(
+                "holds `{wrong}`, which is not an origin: write `https://` and a host name in lower case, with a port when it is not 443"
+            )),
+            None => Ok(()),
+        },
+    },
+    restart_needed: false,
+};
+
+/// Whether it is an origin as a browser writes it, of a site that nobody on the way can change.
+fn is_origin(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("https://") else {
+        return false;
+    };
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "8443"));
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let port =
+        port.parse::<u16>().is_ok_and(|p| p != 443 && p != 0) && !port.starts_with(['0', '+']);
+    !host.is_empty() && host.bytes().all(letter) && port
+}
+
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
     &CONSOLES_PER_VM,
+    &CORS_ORIGINS,
     &limit::ANONYMOUS,
     &limit::GRAPHQL_MUTATION,
     &limit::GRAPHQL_QUERY,

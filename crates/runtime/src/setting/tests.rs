@@ -229,3 +229,30 @@ fn a_fifth_is_a_fifth_and_stays_the_same() {
         );
     }
 }
+
+#[test]
+fn an_origin_is_written_as_a_browser_writes_it() {
+    let said = |text: &str| CORS_ORIGINS.check(&json!(text)).is_ok();
+    for good in [
+        "",
+        "https://a.example",
+        "https://a.example https://10.0.0.1:8443",
+    ] {
+        assert!(said(good), "{good}");
+    }
+    for bad in [
+        "*",
+        "null",
+        "http://a.example",
+        "https://a.example/",
+        "https://A.example",
+        "https://a.example:443",
+        "https://a.example:0x1",
+        "https://*.example",
+        "https://",
+        "https://u@a.example",
+        "a.example",
+    ] {
+        assert!(!said(bad), "{bad}");
+    }
+}

@@ -26,6 +26,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+/// Streams of one connection that may be reset before anybody has looked at them.
+const RESETS: usize = 32;
+
 /// Answers one request.
 pub(crate) type Answerer =
     Arc<dyn Fn(Peer, Request<Body>) -> BoxFuture<'static, Response> + Send + Sync>;
@@ -234,6 +237,9 @@ impl Acceptor {
             .timer(TokioTimer::new())
             .max_header_list_size(limits.head_bytes as u32)
             .max_concurrent_streams(limits.streams)
+            // Streams that are opened and reset at once (CVE-2023-44487) end the connection, as do streams that break rules.
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(RESETS)
             .keep_alive_interval(Some(Duration::from_secs(20)))
             .keep_alive_timeout(Duration::from_secs(20))
             .adaptive_window(true)

@@ -45,7 +45,7 @@ async fn a_head_that_is_too_large_is_refused() {
     let mut stream = tls(&house).await;
     let head = format!(
         "GET /health/live HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
-        "x".repeat(80 * 1024)
+        "x".repeat(1024 * 1024)
     );
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.flush().await;
@@ -223,4 +223,119 @@ async fn plain_http_answers_nothing() {
         .unwrap();
     let (answer, _) = until_closed(&mut stream).await;
     assert!(!answer.contains("HTTP"), "{answer}");
+}
+
+/// What is answered to a text, until the connection ends.
+pub async fn says(house: &House, text: &str) -> String {
+    let mut stream = tls(house).await;
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    until_closed(&mut stream).await.0
+}
+
+/// What two readers could read two ways is how a request is hidden in another one.
+#[tokio::test]
+async fn a_head_with_two_meanings_is_refused() {
+    let house = House::open().await;
+    let plain = "GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+    let good = says(&house, &format!("{plain}\r\n")).await;
+    assert!(good.starts_with("HTTP/1.1 200"), "{good}");
+    for twice in [
+        "host: b",
+        "Host: a",
+        "content-type: a\r\ncontent-type: b",
+        "origin: https://a\r\norigin: https://b",
+        "content-length: 1\r\ncontent-length: 2",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked, identity",
+        "content-length: +1",
+        "x y: 1",
+    ] {
+        let said = says(&house, &format!("{plain}{twice}\r\n\r\n0\r\n\r\n")).await;
+        assert!(said.starts_with("HTTP/1.1 400"), "{twice}: {said}");
+    }
+    let none = says(
+        &house,
+        "GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(none.starts_with("HTTP/1.1 400"), "{none}");
+    let other = "GET https://b/health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let other = says(&house, other).await;
+    assert!(other.starts_with("HTTP/1.1 400"), "{other}");
+    // Chunks and a length: the chunks count, and then the connection ends, so that nothing can follow.
+    for two in [
+        "transfer-encoding: chunked\r\ncontent-length: 4",
+        "content-length: 4\r\ntransfer-encoding: chunked",
+    ] {
+        let hidden = format!(
+            "POST /api/v1/login HTTP/1.1\r\nhost: a\r\n{two}\r\n\r\n0\r\n\r\nGET /health/live HTTP/1.1\r\nhost: a\r\n\r\n"
+        );
+        let said = says(&house, &hidden).await;
+        assert_eq!(said.matches("HTTP/1.1").count(), 1, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn all_addresses_together_cannot_take_more_than_there_is() {
+    let few = Limits {
+        connections: 2,
+        head: Duration::from_secs(10),
+        ..limits()
+    };
+    let house = House::with(few).await;
+    let (one, two) = (tls(&house).await, tls(&house).await);
+    let mut third = TcpStream::connect(house.https).await.unwrap();
+    let (answer, _) = until_closed(&mut third).await;
+    assert_eq!(answer, "");
+    drop((one, two));
+}
+
+/// One frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend(payload);
+    out
+}
+
+/// Opens streams and resets each at once: cheap for who does it, dear for who answers (CVE-2023-44487).
+#[tokio::test]
+async fn streams_that_are_reset_at_once_end_the_connection() {
+    let house = House::open().await;
+    let stream = crate::watch::tls(&house, house.https, b"h2").await;
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    out.extend(frame(4, 0, 0, &[]));
+    // HPACK: GET, https, /, and the authority `a` as a literal.
+    let head = [0x82, 0x87, 0x84, 0x41, 1, b'a'];
+    for n in 0..2000u32 {
+        out.extend(frame(1, 5, 2 * n + 1, &head));
+        out.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
+    }
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut all = Vec::new();
+    let write = async {
+        // It may hang up before all is said.
+        let _ = writer.write_all(&out).await;
+        let _ = writer.flush().await;
+    };
+    let read = async {
+        let read = reader.read_to_end(&mut all);
+        let _ = tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .expect("the server hangs up");
+    };
+    tokio::join!(write, read);
+    let mut rest = &all[..];
+    let mut goaway = None;
+    while rest.len() >= 9 {
+        let long = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        if rest[3] == 7 && rest.len() >= 17 {
+            goaway = Some(u32::from_be_bytes([rest[13], rest[14], rest[15], rest[16]]));
+        }
+        rest = &rest[(9 + long).min(rest.len())..];
+    }
+    assert_eq!(goaway, Some(11), "ENHANCE_YOUR_CALM");
+    assert_eq!(house.get("/health/live").await.0, 200, "others go on");
 }

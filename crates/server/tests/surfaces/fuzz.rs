@@ -326,7 +326,9 @@ async fn every_operation_answers_as_it_is_described() {
                     operation.method
                 )
             };
+            // A task that no agent ends holds up who forces it away for half a minute.
             let response = asked
+                .timeout(std::time::Duration::from_secs(60))
                 .send()
                 .await
                 .unwrap_or_else(|e| panic!("{}: {e:?}", what()));

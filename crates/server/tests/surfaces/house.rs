@@ -44,6 +44,11 @@ pub async fn lift(cx: &Cx) {
 
 /// Sets a rate limit; in force within a second, and at once in a server that has not been asked yet.
 pub async fn rate(cx: &Cx, known: &runtime::setting::Known, most: u32) {
+    set(cx, known, json!(most)).await;
+}
+
+/// Sets a setting.
+pub async fn set(cx: &Cx, known: &runtime::setting::Known, value: Value) {
     let target = model::ObjectRef {
         kind: "setting".into(),
         project: None,
@@ -51,7 +56,7 @@ pub async fn rate(cx: &Cx, known: &runtime::setting::Known, most: u32) {
     };
     let op = runtime::Op::Update {
         target,
-        body: json!({ "metadata": { "name": known.name }, "spec": { "value": most } }),
+        body: json!({ "metadata": { "name": known.name }, "spec": { "value": value } }),
         create: true,
     };
     cx.submit(op, "test").await.unwrap();

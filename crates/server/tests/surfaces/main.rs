@@ -7,6 +7,7 @@ mod abuse;
 mod alike;
 mod batches;
 mod bounds;
+mod browser;
 mod demo;
 mod follow;
 mod fuzz;

@@ -31,11 +31,11 @@ async fn the_101st_request_of_a_stranger_is_refused_on_any_path() {
         let left = response.headers()["ratelimit-remaining"].to_str().unwrap();
         assert_eq!(left, (99 - n).to_string());
     }
-    for n in 0..paths.len() {
+    for (n, path) in paths.iter().enumerate() {
         let response = ask(n).await.unwrap();
         let headers = response.headers().clone();
         let (status, problem) = told(response).await;
-        assert_eq!(status, 429, "{}", paths[n]);
+        assert_eq!(status, 429, "{path}");
         assert_eq!(problem["code"], "RATE_LIMITED", "{problem}");
         let after: u64 = headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!((1..=61).contains(&after), "{after}");
