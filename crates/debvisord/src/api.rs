@@ -4,10 +4,11 @@ use crate::config::Config;
 use crate::kinds;
 use crate::logs::Levels;
 use crate::signals;
+use crate::syslog::Syslog;
 use anyhow::Context;
 use identity::login::People;
 use identity::{Ca, CaConfig, Surroundings};
-use runtime::audit::{AuditTrail, FileTrail};
+use runtime::audit::{self, AnchorCarrier, AuditTrail, FileTrail, TrailOptions};
 use runtime::event::{Events, FileLog};
 use runtime::task::{FileLines, TaskLogs};
 use runtime::{Clock, Cx, CxBuilder, Engine, Place, SystemClock, link, setting, store_kind};
@@ -20,6 +21,11 @@ use store::Sqlite;
 use store::seal::Sealer;
 use tokio::net::UnixListener;
 
+/// The rows of the audit trail, in the state folder.
+pub const TRAIL: &str = "streams/trail";
+/// The keys of the audit trail, in the state folder.
+pub const AUDIT_KEYS: &str = "keys/audit";
+
 /// Runs until asked to end; answers whether some requests had to be cut off.
 pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let state = folder(&config.state_dir, 0o755)?;
@@ -28,16 +34,14 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let (sqlite, sealer) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let store = Sqlite::open(folder(&opened.join("store"), 0o700)?)?;
         let sealer = Sealer::open(root, folder(&opened.join("keys"), 0o700)?)?;
-        Ok((store, sealer))
+        Ok((store, Arc::new(sealer)))
     })
     .await??;
     let streams = folder(&state.join("streams"), 0o700)?;
     let lines = TaskLogs::new(Arc::new(FileLines::new(&streams.join("tasks"))));
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
-    let trail = AuditTrail::new(Arc::new(FileTrail::open(&streams.join("audit")).await?));
     let (rules, access) = identity::access::parts();
     let people = People::new();
-    let sealer = Arc::new(sealer);
     let authority = Ca::open_in(
         CaConfig {
             folder: state.join("pki"),
@@ -50,6 +54,9 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
             published_at: published_at(&config)?,
         },
     )?;
+    let audit = TrailOptions::new(&state.join(TRAIL), &state.join(AUDIT_KEYS), sealer.clone());
+    let trail = Arc::new(FileTrail::open(audit).await?);
+    trail.share(&sqlite)?;
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())
@@ -58,10 +65,12 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .events(events)
         .part(Arc::new(lines))
         .part(sqlite.clone())
-        .part(Arc::new(trail))
         .part(rules.clone())
         .part(access)
         .part(people.part())
+        .part(Arc::new(AuditTrail::new(trail.clone())))
+        .part(trail.clone())
+        .part(Arc::new(AnchorCarrier(Arc::new(Syslog))))
         .build()
         .await?;
     levels.follow(&cx);
@@ -89,6 +98,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     if let Err(error) = identity::certificate::panel::apply(&cx) {
         tracing::error!(%error, "the panel shows the internal certificate");
     }
+    audit::make(&cx).await?;
     Engine::start(&cx);
     let me = nix::unistd::geteuid().as_raw();
     cx.life()
@@ -112,6 +122,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     if !left.is_empty() {
         tracing::warn!(tasks = ?left, "some tasks of this process did not end in time");
     }
+    trail.close().await;
     sqlite.close().await;
     Ok(ended == Ended::Forced || !left.is_empty())
 }

@@ -11,10 +11,13 @@ use compute::vm::stand_in::World;
 use futures::future::BoxFuture;
 use model::{Action, Kind, ObjectRef, Result};
 use parking_lot::Mutex;
+use runtime::audit::{self, AuditTrail, FileTrail, Note, Phase, Trail, TrailOptions};
 use runtime::law::{self, Scene};
 use runtime::node::{Facts, NodeStatus};
 use runtime::task::TaskState;
-use runtime::{Actor, Cx, CxBuilder, Engine, Op, Registry, Request, Run, Surface, node};
+use runtime::{
+    Actor, Cx, CxBuilder, Engine, Op, Registry, Request, Run, Seal, StreamIo, Surface, node,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -28,7 +31,21 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| kinds::registry().unwrap(
 struct Outside {
     guests: Arc<World>,
     file: Arc<Sqlite>,
+    /// Only where the law is about it: it costs syncs.
+    trail: Option<Arc<FileTrail>>,
     folder: tempfile::TempDir,
+}
+
+/// Wraps keys with nothing: the law is not about them.
+struct Bare;
+
+impl Seal for Bare {
+    fn seal(&self, _: &str, plain: &str) -> Result<String> {
+        Ok(plain.to_owned())
+    }
+    fn open(&self, _: &str, sealed: &str) -> Result<String> {
+        Ok(sealed.to_owned())
+    }
 }
 
 impl Outside {
@@ -37,8 +54,20 @@ impl Outside {
         Outside {
             guests: Arc::new(World::default()),
             file: Sqlite::open(folder.path().join("store")).unwrap(),
+            trail: None,
             folder,
         }
+    }
+
+    fn with_trail(mut self) -> Outside {
+        let (rows, keys) = (self.rows(), self.folder.path().join("audit-keys"));
+        let options = TrailOptions::new(&rows, &keys, Arc::new(Bare));
+        self.trail = Some(Arc::new(FileTrail::open_here(options).unwrap()));
+        self
+    }
+
+    fn rows(&self) -> PathBuf {
+        self.folder.path().join("trail")
     }
 
     fn pool(&self) -> PathBuf {
@@ -61,7 +90,14 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
     });
     let root = store::seal::RootSource::File(folder.join("root.key"));
     let sealer = store::seal::Sealer::open(root, folder.join("keys")).unwrap();
-    let cx = CxBuilder::new(REGISTRY.clone(), store)
+    let mut cx = CxBuilder::new(REGISTRY.clone(), store);
+    if let Some(trail) = &outside.trail {
+        cx = cx
+            .node(NAME)
+            .part(trail.clone())
+            .part(Arc::new(AuditTrail::new(trail.clone())));
+    }
+    let cx = cx
         .seal(Arc::new(sealer))
         .part(ca.unwrap())
         .part(Arc::new(Facts::new(NodeStatus::default())))
@@ -145,6 +181,30 @@ const SETTINGS: &[Setting] = &[
             match copies.is_ok_and(|copies| !wanted || !copies.is_empty()) {
                 true => Ok(()),
                 false => Err("there is no copy".into()),
+            }
+        },
+    },
+    Setting {
+        kind: "audit-chain",
+        setup: |cx, _| {
+            Box::pin(async move {
+                audit::make(&cx).await?;
+                let login = Note::by(&audit::LOGIN_SUCCEEDED, &Actor::administrator("anna"));
+                audit::note(&cx, login).await
+            })
+        },
+        holds: |_, outside, verb, state| {
+            let verdict = audit::verify(&outside.rows(), Vec::new());
+            let verdict = verdict.map_err(|e| e.to_string())?;
+            if !verdict.sound {
+                return Err(verdict.sentence());
+            }
+            let keys = outside.trail.as_ref().map(|trail| trail.key_counts());
+            let erased = keys.is_some_and(|keys| keys.destroyed > 0);
+            match (verb, state, erased) {
+                ("erase", TaskState::Succeeded, false) => Err("the key is still there".into()),
+                ("erase", ..) | (_, _, false) => Ok(()),
+                _ => Err("a key was destroyed".into()),
             }
         },
     },
@@ -297,13 +357,17 @@ async fn tried(
         let why = "its kind has procedures: say here how the law sets one up";
         return (what, Err(why.into()));
     };
-    let outside = &Mutex::new(Arc::new(Outside::new()));
+    let made = || match setting.kind {
+        "audit-chain" => Arc::new(Outside::new().with_trail()),
+        _ => Arc::new(Outside::new()),
+    };
+    let outside = &Mutex::new(made());
     let now = || outside.lock().clone();
     let refused = &Mutex::new(false);
     let scene = Scene {
         start: &|store| Box::pin(async move { process(store, &now()).await }),
         fresh: &|fails| {
-            *outside.lock() = Arc::new(Outside::new());
+            *outside.lock() = made();
             *refused.lock() = fails.is_some();
         },
         setup: &|cx| {
@@ -359,4 +423,54 @@ async fn every_procedure_of_the_registry_survives_a_crash_at_every_commit() {
         let used = found.iter().any(|(what, _)| what.starts_with(setting.kind));
         assert!(used, "`{}` has no procedure any more", setting.kind);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_change_of_the_registry_is_without_its_intent_and_its_outcome() {
+    let outside = Outside::new().with_trail();
+    let trail = outside.trail.clone().unwrap();
+    let cx = process(store::Memory::new(), &outside).await;
+    let mut wrong = Vec::new();
+    let mut changes = 0;
+    for (n, offer) in REGISTRY.offers().iter().enumerate() {
+        let op = offer.op("default", "law");
+        let reads = op.reads(REGISTRY.need(offer.kind.name).unwrap());
+        let action = offer.privilege();
+        let is_stream = matches!(op, Op::Stream { .. });
+        let watches = matches!(op, Op::Watch { .. });
+        let id = format!("law-{n}");
+        let actor = Actor::administrator("law");
+        let request = Request::new(id.clone(), actor, Surface::Rest, op);
+        let Ok(admitted) = cx.gate().admit(request) else {
+            // What the gate refuses changes nothing.
+            continue;
+        };
+        if is_stream {
+            let (_ours, theirs) = StreamIo::pair();
+            cx.desk().open(admitted, theirs).await.unwrap_err();
+        } else if !watches {
+            let _ = cx.desk().carry_out(admitted).await;
+        }
+        let mut rows = trail.last(200).await;
+        rows.retain(|row| row.request_id == id && row.actor == "law");
+        let fits = match (reads, rows.as_slice()) {
+            (true, []) => true,
+            (false, [intent, outcome]) => {
+                changes += 1;
+                intent.phase == Phase::Intent
+                    && outcome.phase == Phase::Outcome
+                    && intent.action == action
+                    && intent.change.is_some()
+                    && intent.change == outcome.change
+                    && outcome.result.is_some()
+            }
+            _ => false,
+        };
+        if !fits {
+            wrong.push(format!("{}: {rows:?}", offer.name()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(changes > 60, "only {changes} changes were tried");
+    cx.life().stop(Duration::from_secs(5)).await;
 }

@@ -14,9 +14,10 @@ mod notify;
 mod offline;
 mod print;
 mod signals;
+mod syslog;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Runs one role of a DebVisor node.
@@ -70,6 +71,9 @@ enum Offline {
     /// Looks after the keys that secrets are sealed with: make, rotate, status.
     #[command(subcommand)]
     Key(keys::KeyTool),
+    /// Looks whether an audit trail is as it was written.
+    #[command(subcommand)]
+    Audit(offline::AuditTool),
 }
 
 /// What a process does.
@@ -98,18 +102,32 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         print::print(what)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(Offline::Audit(tool)) = &args.offline
+        && tool.names_all()
+    {
+        // A copy of a trail is looked at anywhere, also where there is no instance.
+        let sound = tool.run(Path::new(""))?;
+        return Ok(ExitCode::from(u8::from(!sound)));
+    }
     let config = config::Config::load(&args.config, args.instance.as_deref(), &args.set)?;
     if args.check {
         println!("{} is good", args.config.display());
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(Offline::Store(tool)) = args.offline {
-        tool.run(&config.state_dir)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Some(Offline::Key(tool)) = args.offline {
-        tool.run(&config)?;
-        return Ok(ExitCode::SUCCESS);
+    match args.offline {
+        Some(Offline::Store(tool)) => {
+            tool.run(&config.state_dir)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Offline::Audit(tool)) => {
+            let sound = tool.run(&config.state_dir)?;
+            return Ok(ExitCode::from(u8::from(!sound)));
+        }
+        Some(Offline::Key(tool)) => {
+            tool.run(&config)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,5 +1,5 @@
 //! `dvctl`, the command line of DebVisor. It interprets the registry that the server gives it: kinds, verbs, flags, tables and
-//! help are data, and nothing here is written per kind (but for `task` and `event`, which are part of the spine).
+//! help are data, and nothing here is written per kind (but for `task`, `event` and `audit`, which are part of the spine).
 //!
 //! It never touches the host, the store or a guest: all it does is ask the API.
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `x-ref` | kind | the field names an object of that kind |
 //! | `x-secret` | true | encrypted at rest, never returned, masked everywhere |
-//! | `x-personal` | true | encrypted at rest like a secret, shown to whoever may read the object |
+//! | `x-personal` | true | encrypted at rest like a secret, shown to whoever may read the object; in audit rows sealed with the person's own key |
 //! | `x-unit` | `bytes`, `seconds`, `millis` | what a number counts |
 //! | `x-immutable` | true | fixed once the object exists |
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |

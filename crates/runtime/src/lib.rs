@@ -61,11 +61,12 @@ pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothin
 pub use task::{Proc, Undo, UndoCall};
 pub use trace::Trace;
 
-/// The subsystems that the spine itself brings: `task`, `node`, `setting`, `flag`, `store`.
+/// The subsystems that the spine itself brings: `task`, `node`, `setting`, `flag`, `store`, `audit-chain`.
 pub static SUBSYSTEMS: &[&Subsystem] = &[
     &task::SUBSYSTEM,
     &node::SUBSYSTEM,
     &setting::SUBSYSTEM,
     setting::FLAG,
     &store_kind::SUBSYSTEM,
+    &audit::SUBSYSTEM,
 ];

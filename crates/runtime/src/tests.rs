@@ -1,5 +1,6 @@
 //! The spine over the memory store, with a demo kind: one folder's worth of declaration, nothing else.
 
+mod audit_chain;
 mod audit_trail;
 mod bad_days;
 mod batches;

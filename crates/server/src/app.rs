@@ -45,6 +45,9 @@ pub(crate) struct App {
     pub closing: CancellationToken,
 }
 
+/// Longest name of a caller's program that is kept.
+const AGENT: usize = 256;
+
 /// One request on its way.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -54,6 +57,8 @@ pub(crate) struct Call {
     /// Where it stands among others.
     pub trace: Trace,
     pub peer: Peer,
+    /// What his program calls itself.
+    agent: Option<String>,
     /// Who asks, or why he is not let in.
     actor: Result<Actor>,
     pub surface: Surface,
@@ -74,6 +79,10 @@ impl Call {
             id,
             trace,
             peer,
+            agent: headers
+                .get(http::header::USER_AGENT)
+                .and_then(|value| value.to_str().ok())
+                .map(|text| text.chars().take(AGENT).collect()),
             actor,
             surface,
         }
@@ -266,6 +275,7 @@ impl Call {
     pub(crate) fn request(&self, op: Op) -> Result<Request> {
         let mut request = Request::new(self.id.clone(), self.actor()?, self.surface, op);
         request.from = self.peer.ip();
+        request.user_agent.clone_from(&self.agent);
         request.trace = self.trace.clone();
         Ok(request)
     }

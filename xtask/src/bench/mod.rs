@@ -27,13 +27,16 @@ pub struct Args {
     rounds: Option<usize>,
 }
 
-const NAMES: [&str; 5] = ["store", "api", "vm-start", "many", "idle"];
+const NAMES: [&str; 7] = [
+    "store", "api", "audit", "verify", "vm-start", "many", "idle",
+];
 
 /// `cargo xtask bench`.
 pub fn command(args: &Args) -> Result<()> {
     match args.name.as_str() {
-        "store" => example("store", "store_bench", args),
-        "api" => example("server", "api_bench", args),
+        "store" => example("store", "store_bench", &[], args),
+        "api" => example("server", "api_bench", &[], args),
+        what @ ("audit" | "verify") => example("runtime", "audit_bench", &[what], args),
         "vm-start" => show(vm_start::run(args.rounds.unwrap_or(7))?, args.json),
         "many" => show(many::run(args.rounds.unwrap_or(3))?, args.json),
         "idle" => show(idle::run()?, args.json),
@@ -47,7 +50,7 @@ fn show(figures: Vec<figure::Figure>, json: bool) -> Result<()> {
 }
 
 /// A benchmark that is an example of its crate, because it measures the crate and not the daemons.
-fn example(package: &str, name: &str, args: &Args) -> Result<()> {
+fn example(package: &str, name: &str, words: &[&str], args: &Args) -> Result<()> {
     let mut command = tree::cargo();
     command.args([
         "run",
@@ -60,6 +63,7 @@ fn example(package: &str, name: &str, args: &Args) -> Result<()> {
         name,
         "--",
     ]);
+    command.args(words);
     if args.json {
         command.arg("--json");
     }

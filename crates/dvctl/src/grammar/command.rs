@@ -12,6 +12,7 @@ pub const BUILTINS: &[(&str, &str)] = &[
     ),
     ("delete", "Delete the objects of a file"),
     ("event", "What happened: list or watch"),
+    ("audit", "Who did what: list, verify, export, keys, anchors"),
     (
         "login",
         "Log in to a server and pin its certificate authority",
@@ -346,6 +347,7 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                 ),
             )
             .after_help("Examples:\n  dvctl event list --since 1h\n  dvctl event watch"),
+        "audit" => super::audit::command(command),
         "login" => command
             .arg(Arg::new("url").required(true).value_name("URL"))
             .arg(

@@ -1,5 +1,6 @@
 //! The command line, made from the registry: shapes of values, flags from schemas, commands from kinds.
 
+mod audit;
 mod command;
 mod flag;
 mod path;

@@ -4,6 +4,7 @@ mod access;
 mod act;
 mod api;
 mod apply;
+mod audit;
 mod batch;
 mod change;
 mod confirm;
@@ -63,6 +64,7 @@ pub async fn builtin(s: &Session, name: &str, m: &ArgMatches) -> Result<()> {
         ("event", Some((_, m))) => event::list(s, m).await,
         ("access", Some((what, m))) => access::run(s, what, m).await,
         ("health", _) => health::show(s).await,
+        ("audit", _) => audit::run(s, m).await,
         ("whoami", _) => login::whoami(s).await,
         ("api", Some(("parity", m))) => api::parity(s, given(m, "check")).await,
         ("api", Some(("stats", _))) => api::stats(s).await,

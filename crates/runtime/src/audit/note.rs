@@ -4,7 +4,7 @@
 
 use super::catalogue::{Happening, PERMISSION_DENIED};
 use super::row::{Phase, Row};
-use super::{AuditTrail, PARAMS, Trail, digest};
+use super::{AuditTrail, Durable, PARAMS, Trail, digest};
 use crate::gate::{Request, Surface};
 use crate::{Actor, ActorKind, Cx, Trace};
 use model::{Error, ObjectRef, Result, Timestamp};
@@ -131,7 +131,7 @@ async fn keep(trail: &dyn Trail, note: Note, now: Timestamp) -> Result<()> {
     if row.params.to_string().len() > PARAMS {
         row.params = Value::Null;
     }
-    trail.keep(row, true).await
+    trail.keep(row, Durable::Now).await
 }
 
 /// Puts on record that the gate has refused somebody. Never waits: it is written a moment later.

@@ -34,6 +34,9 @@ pub struct Row {
     pub actor: String,
     /// What sort of actor.
     pub actor_kind: ActorKind,
+    /// The user whose rights counted, when the actor is not a user himself: the owner of a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Through which surface.
     pub surface: Surface,
     /// From which address.
@@ -85,6 +88,12 @@ pub struct Row {
     /// Which bodies of rules ask for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<Tag>,
+    /// Where in the params personal values stand, as JSON pointers.
+    #[serde(skip)]
+    pub(crate) personal: Vec<String>,
+    /// Whether the object stands for a person, so that its name is personal too.
+    #[serde(skip)]
+    pub(crate) is_person: bool,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -100,6 +109,7 @@ impl Default for Row {
             level: Level::Info,
             actor: String::new(),
             actor_kind: ActorKind::Anonymous,
+            user: None,
             surface: Surface::Inside,
             address: None,
             user_agent: None,
@@ -118,6 +128,8 @@ impl Default for Row {
             recovered: false,
             repeats: 0,
             tags: Vec::new(),
+            personal: Vec::new(),
+            is_person: false,
         }
     }
 }

@@ -154,10 +154,16 @@ impl Desk {
             actor: request.actor.clone(),
             request_id: request.id.clone(),
         };
-        if self.cx.cache().row(&target.kind, &key_of(target)).is_none() {
-            return Err(self.no_such(request, target));
-        }
-        self.open_stream(stream_request, io).await
+        let pair = audit::intent(&self.cx, request).await?;
+        // It also ends by being dropped, when the other side has gone.
+        let open = audit::Open::new(&self.cx, pair);
+        let there = self.cx.cache().row(&target.kind, &key_of(target)).is_some();
+        let result = match there {
+            true => self.open_stream(stream_request, io).await,
+            false => Err(self.no_such(request, target)),
+        };
+        open.close(result.as_ref().err()).await;
+        result
     }
 
     /// Opens a stream here or, when its subsystem lives elsewhere, over the link.

@@ -35,6 +35,8 @@ pub struct Request {
     pub surface: Surface,
     /// From which address; `None` for a unix socket.
     pub from: Option<IpAddr>,
+    /// With which program, as it calls itself.
+    pub user_agent: Option<String>,
     /// What he wants.
     pub op: Op,
     /// Idempotency-Key: the same key with the same body answers the same again for a day.
@@ -61,6 +63,7 @@ impl Request {
             actor,
             surface,
             from: None,
+            user_agent: None,
             op,
             idempotency: None,
             if_match: None,

@@ -109,6 +109,48 @@ pub static CONSOLES_PER_VM: Known = Known {
     restart_needed: false,
 };
 
+/// Where heads of the audit trail are kept besides this machine.
+pub static AUDIT_ANCHOR_FILE: Known = Known {
+    name: "audit-anchor-file",
+    doc: "A file, or a folder, on other storage to which each head of the audit trail is added. Empty: none.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.is_empty() || text.starts_with('/') {
+            true => Ok(()),
+            false => Err("is not a whole path".into()),
+        },
+    },
+    restart_needed: false,
+};
+
+/// Which log server gets heads of the audit trail.
+pub static AUDIT_ANCHOR_SYSLOG: Known = Known {
+    name: "audit-anchor-syslog",
+    doc: "A log server that gets each head of the audit trail, as `host` or `host:port`: syslog over TLS (RFC 5425). Empty: none.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.is_empty() {
+            true => Ok(()),
+            false => crate::audit::address(text).map(|_| ()),
+        },
+    },
+    restart_needed: false,
+};
+
+/// How that log server is known.
+pub static AUDIT_ANCHOR_CA: Known = Known {
+    name: "audit-anchor-ca",
+    doc: "The file of the certificate authority (PEM) that the log server of `audit-anchor-syslog` is known by.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.is_empty() || text.starts_with('/') {
+            true => Ok(()),
+            false => Err("is not a whole path".into()),
+        },
+    },
+    restart_needed: false,
+};
+
 /// Which certificate the panel and the API show.
 pub static TLS_CERTIFICATE: Known = Known {
     name: "tls-certificate",
@@ -153,6 +195,9 @@ fn is_origin(text: &str) -> bool {
 
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
+    &AUDIT_ANCHOR_CA,
+    &AUDIT_ANCHOR_FILE,
+    &AUDIT_ANCHOR_SYSLOG,
     &CONSOLES_PER_VM,
     &CORS_ORIGINS,
     &limit::ANONYMOUS,

@@ -9,8 +9,8 @@ mod known;
 pub use flag::{FLAGS, Flag, FlagKnown, FlagSpec, FlagStatus, LOG_REQUESTS, in_rollout};
 pub use history::Changed;
 pub use known::{
-    CONSOLES_PER_VM, CORS_ORIGINS, KNOWN, Known, LOG_LEVEL, NODE_TIMEOUT, SLOW_READ, Sort,
-    TASK_HISTORY, TLS_CERTIFICATE,
+    AUDIT_ANCHOR_CA, AUDIT_ANCHOR_FILE, AUDIT_ANCHOR_SYSLOG, CONSOLES_PER_VM, CORS_ORIGINS, KNOWN,
+    Known, LOG_LEVEL, NODE_TIMEOUT, SLOW_READ, Sort, TASK_HISTORY, TLS_CERTIFICATE,
 };
 
 pub(crate) static FLAG: &Subsystem = &flag::SUBSYSTEM;

@@ -1,7 +1,7 @@
 //! The audit pair: an intent on disk before the change, an outcome after it, also after a crash between the two.
 
 use super::demo::*;
-use crate::audit::{FileTrail, Phase, Row, Trail};
+use crate::audit::{Durable, FileTrail, Phase, Row, Trail, TrailOptions};
 use crate::*;
 use futures::future::BoxFuture;
 use model::What;
@@ -11,8 +11,9 @@ use std::sync::Arc;
 use store::Memory;
 use store::memory::{Fault, Faults};
 
-async fn trail(dir: &Path) -> Arc<FileTrail> {
-    Arc::new(FileTrail::open(dir).await.unwrap())
+pub async fn trail(dir: &Path) -> Arc<FileTrail> {
+    let options = TrailOptions::new(&dir.join("rows"), &dir.join("keys"), Arc::new(TestSeal));
+    Arc::new(FileTrail::open(options).await.unwrap())
 }
 
 /// The rows about what people asked for: our own loops write some too.
@@ -75,7 +76,7 @@ async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
     );
     assert_eq!(rows[4].params, json!({ "to": 5, "word": "***" }));
     cx.life().stop(std::time::Duration::from_secs(5)).await;
-    for file in std::fs::read_dir(dir.path()).unwrap() {
+    for file in std::fs::read_dir(dir.path().join("rows")).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&bytes).contains("hush"));
     }
@@ -85,10 +86,10 @@ async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
 struct Mortal(Arc<FileTrail>, Faults);
 
 impl Trail for Mortal {
-    fn keep(&self, row: Row, durable: bool) -> BoxFuture<'_, model::Result<()>> {
+    fn keep(&self, row: Row, when: Durable) -> BoxFuture<'_, model::Result<()>> {
         match self.1.has_crashed() {
             true => Box::pin(async { Ok(()) }),
-            false => self.0.keep(row, durable),
+            false => self.0.keep(row, when),
         }
     }
     fn last(&self, limit: usize) -> BoxFuture<'_, Vec<Row>> {
@@ -132,7 +133,7 @@ async fn after_a_crash_between_the_two_the_outcome_is_found_out() {
 struct Full;
 
 impl Trail for Full {
-    fn keep(&self, _: Row, _: bool) -> BoxFuture<'_, model::Result<()>> {
+    fn keep(&self, _: Row, _: Durable) -> BoxFuture<'_, model::Result<()>> {
         Box::pin(async { Err(model::Error::unavailable("the disk is full")) })
     }
     fn last(&self, _: usize) -> BoxFuture<'_, Vec<Row>> {
@@ -225,4 +226,217 @@ async fn refusals_are_on_record_and_a_flood_of_them_is_one_row_more() {
     assert_eq!(denied.result.as_deref(), Some("UNAUTHENTICATED"));
     assert_eq!(denied.params, json!({ "needs": "lamp.read" }));
     assert_eq!(denied.address.as_deref(), Some("192.0.2.7"));
+}
+
+/// A process with a chain, and the object of it.
+async fn start_with_chain(dir: &Path) -> (Cx, Arc<FileTrail>) {
+    let kept = trail(dir).await;
+    let cx = CxBuilder::new(registry(), Memory::new())
+        .seal(Arc::new(TestSeal))
+        .part(Arc::<Bench>::default())
+        .part(kept.clone())
+        .part(Arc::new(audit::AuditTrail::new(kept.clone())))
+        .build()
+        .await
+        .unwrap();
+    Engine::start(&cx);
+    setting::make(&cx).await.unwrap();
+    audit::make(&cx).await.unwrap();
+    (cx, kept)
+}
+
+fn chain() -> model::ObjectRef {
+    model::ObjectRef {
+        kind: "audit-chain".into(),
+        project: None,
+        name: "node1".into(),
+    }
+}
+
+/// What a stream of the chain shows.
+async fn shown(cx: &Cx, stream: &str, params: Value) -> Vec<Value> {
+    let op = Op::Stream {
+        target: chain(),
+        stream: stream.into(),
+        params,
+    };
+    let request = Request::new("r9", Actor::administrator("auditor"), Surface::Rest, op);
+    let admitted = cx.gate().admit(request).unwrap();
+    let (mut ours, theirs) = StreamIo::pair();
+    let desk = cx.desk();
+    let reading = async {
+        let mut lines = Vec::new();
+        while let Some(msg) = ours.recv().await {
+            if let Msg::Data(line) = msg {
+                lines.push(serde_json::from_slice(&line).unwrap());
+            }
+        }
+        lines
+    };
+    let (opened, lines) = tokio::join!(desk.open(admitted, theirs), reading);
+    opened.unwrap();
+    lines
+}
+
+#[tokio::test]
+async fn rows_are_found_by_what_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, _kept) = start_with_chain(dir.path()).await;
+    create(&cx, "a", json!({})).await.unwrap();
+    act(&cx, "nobody", "switch-on").await.unwrap_err();
+    let from = |n: u8| Some(std::net::IpAddr::from([192, 0, 2, n]));
+    for (who, n) in [("anna", 7), ("bert", 8), ("anna", 9)] {
+        let login = audit::Note::by(&audit::LOGIN_SUCCEEDED, &Actor::administrator(who));
+        audit::note(&cx, login.from(from(n))).await.unwrap();
+    }
+    let actions = async |params: Value| -> Vec<String> {
+        let rows = shown(&cx, "rows", params).await;
+        let word = |r: Value| r["action"].as_str().unwrap().to_owned();
+        rows.into_iter().map(word).collect()
+    };
+    assert_eq!(
+        actions(json!({ "actor": "anna" })).await,
+        ["auth.login.succeeded", "auth.login.succeeded"]
+    );
+    let by_address = shown(&cx, "rows", json!({ "address": "192.0.2.8" })).await;
+    assert_eq!(by_address.len(), 1);
+    assert_eq!(by_address[0]["actor"], "bert");
+    assert_eq!(
+        actions(json!({ "object": "lamp/default/a" })).await,
+        ["lamp.create", "lamp.create"]
+    );
+    assert_eq!(
+        actions(json!({ "failures": true, "actor": "tester" })).await,
+        ["lamp.switch-on"]
+    );
+    assert_eq!(actions(json!({ "action": "auth" })).await.len(), 3);
+    assert_eq!(
+        actions(json!({ "action": "auth", "limit": 1 })).await.len(),
+        1
+    );
+    assert_eq!(actions(json!({ "action": "au" })).await.len(), 0);
+    assert_eq!(
+        actions(json!({ "since": "1h", "action": "auth" }))
+            .await
+            .len(),
+        3
+    );
+    assert_eq!(actions(json!({ "until": "1h" })).await.len(), 0);
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn an_export_hides_what_is_personal_and_is_on_record_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, kept) = start_with_chain(dir.path()).await;
+    create(&cx, "a", json!({})).await.unwrap();
+    let sealed = shown(&cx, "export", json!({})).await;
+    assert!(sealed.len() > 2);
+    assert!(sealed.iter().all(|r| !r.to_string().contains("tester")));
+    let mut prev: Option<String> = None;
+    for row in &sealed {
+        if let Some(prev) = &prev {
+            assert_eq!(row["previous"], json!(prev));
+        }
+        prev = row["hash"].as_str().map(str::to_owned);
+    }
+    let open = shown(&cx, "export", json!({ "decrypt": true })).await;
+    assert!(open.iter().any(|r| r["row"]["actor"] == "tester"));
+    let rows = kept.last(1000).await;
+    let exports = rows.iter().filter(|r| r.action == "audit.exported");
+    let how: Vec<_> = exports
+        .map(|r| (&*r.actor, r.params["decrypt"].clone()))
+        .collect();
+    assert_eq!(how, [("auditor", json!(false)), ("auditor", json!(true))]);
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
+}
+
+/// Runs an action of the chain and answers the ended task.
+async fn done(cx: &Cx, verb: &str, params: Value) -> Value {
+    let op = Op::Act {
+        target: chain(),
+        verb: verb.into(),
+        params,
+    };
+    let Answer::Accepted { task } = ask(cx, op).await.unwrap() else {
+        panic!("an action is a task")
+    };
+    let task: Value = serde_json::from_slice(&task).unwrap();
+    let target = model::ObjectRef {
+        kind: "task".into(),
+        project: None,
+        name: task["metadata"]["name"].as_str().unwrap().into(),
+    };
+    ended(cx, &target).await;
+    let row = cx
+        .cache()
+        .row("task", &object_key("task", None, &target.name));
+    row.unwrap().value().unwrap()
+}
+
+#[tokio::test]
+async fn the_chain_is_verified_anchored_and_erased_as_an_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, kept) = start_with_chain(dir.path()).await;
+    create(&cx, "a", json!({})).await.unwrap();
+    let status = async |so: &dyn Fn(&Value) -> bool| {
+        let key = object_key("audit-chain", None, "node1");
+        let mut deltas = cx.cache().subscribe();
+        let found = async {
+            loop {
+                let row = cx.cache().row("audit-chain", &key).unwrap();
+                let status = row.value().unwrap()["status"].clone();
+                if so(&status) {
+                    return status;
+                }
+                deltas.recv().await.unwrap();
+            }
+        };
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), found).await;
+        found.unwrap_or_else(|_| {
+            panic!("{:?}", cx.cache().row("audit-chain", &key).unwrap().value())
+        })
+    };
+    let anchored = |status: &Value, how: &str| {
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        conditions
+            .iter()
+            .any(|c| c["type"] == "AuditUnanchored" && c["reason"] == how)
+    };
+    status(&|s| anchored(s, "NoAnchor")).await;
+
+    let heads = dir.path().join("elsewhere");
+    let op = Op::Patch {
+        target: model::ObjectRef {
+            kind: "setting".into(),
+            project: None,
+            name: "audit-anchor-file".into(),
+        },
+        body: json!({ "spec": { "value": heads } }),
+    };
+    ask(&cx, op).await.unwrap();
+    kept.seal().await.unwrap();
+    let now = status(&|s| s["anchored_to"].as_u64() > Some(0)).await;
+    // The test's folders are on one disk, and it says so.
+    assert!(anchored(&now, "AnchorsFail"), "{now}");
+
+    let text = std::fs::read_to_string(&heads).unwrap();
+    let line = text.lines().last().unwrap();
+    let task = done(&cx, "verify", json!({ "heads": [line] })).await;
+    assert_eq!(task["status"]["state"], "succeeded", "{task}");
+    assert_eq!(task["status"]["result"]["sound"], true, "{task}");
+    let task = done(&cx, "erase", json!({ "subject": "tester" })).await;
+    assert_eq!(task["status"]["state"], "succeeded", "{task}");
+    let task = done(&cx, "erase", json!({ "subject": "nobody" })).await;
+    assert_eq!(task["status"]["state"], "failed", "{task}");
+
+    // A head of a row that never was: somebody has cut the end off.
+    let mut head: Value = serde_json::from_str(line).unwrap();
+    head["seq"] = json!(100_000);
+    let task = done(&cx, "verify", json!({ "heads": [head.to_string()] })).await;
+    assert_eq!(task["status"]["state"], "failed", "{task}");
+    assert!(task.to_string().contains("cut off"), "{task}");
+    let rows = kept.last(100).await;
+    assert!(rows.iter().any(|r| r.action == "audit.broken"));
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
 }

@@ -4,7 +4,7 @@
 use crate::demo;
 use identity::{Ca, CaConfig};
 use reqwest::{Client, Method, RequestBuilder, Response};
-use runtime::audit::{AuditTrail, FileTrail, Trail};
+use runtime::audit::{AuditTrail, FileTrail, Trail, TrailOptions};
 use runtime::{Authority, Clock, Cx, CxBuilder, Engine, Place, Registry, Seal, SystemClock};
 use serde_json::{Value, json};
 use server::{Ended, Limits, Listeners, Server};
@@ -92,8 +92,13 @@ impl House {
             .prefix("server-")
             .tempdir()
             .unwrap();
-        let trail: Arc<dyn Trail> =
-            Arc::new(FileTrail::open(&dir.path().join("audit")).await.unwrap());
+        let options = TrailOptions::new(
+            &dir.path().join("audit"),
+            &dir.path().join("keys"),
+            Arc::new(Mirror),
+        );
+        let file = Arc::new(FileTrail::open(options).await.unwrap());
+        let trail: Arc<dyn Trail> = file.clone();
         let store = store::Memory::new();
         let (rules, access) = identity::access::parts();
         let people = identity::login::People::new();
@@ -104,12 +109,14 @@ impl House {
             .part(rules.clone())
             .part(access)
             .part(people.part())
+            .part(file)
             .build()
             .await
             .unwrap();
         Engine::start(&cx);
         lift(&cx).await;
         identity::project::make_default(&cx).await.unwrap();
+        runtime::audit::make(&cx).await.unwrap();
         let ca = Ca::open(CaConfig {
             folder: dir.path().join("pki"),
             cluster: "test".into(),

@@ -40,6 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+pub use writer::Begin;
 use writer::Writer;
 
 /// Name of the store file in the state folder.
@@ -75,6 +76,7 @@ pub struct Sqlite {
     leases: Arc<Mutex<Leases>>,
     watches: Watches,
     writer: Mutex<Option<JoinHandle<()>>>,
+    first: writer::First,
 }
 
 /// What there is to know about an open store.
@@ -145,6 +147,7 @@ impl Sqlite {
         let (history, watches) = history::starting_at(revision, options.keep);
         let readers = Readers::open(&file, options.slow_read)?;
         let queue = Arc::new(Queue::new());
+        let first = writer::First::default();
         let writer = Writer {
             db,
             file: file.clone(),
@@ -153,6 +156,7 @@ impl Sqlite {
             clock: options.clock.clone(),
             history,
             revision,
+            first: first.clone(),
             lock,
         };
         let thread = std::thread::Builder::new()
@@ -171,7 +175,16 @@ impl Sqlite {
             leases,
             watches,
             writer,
+            first,
         }))
+    }
+
+    /// Names what must be durable before the commits of a batch are: a log that says what they are about to do. It is
+    /// begun with each batch that has commits, goes on beside the statements of the batch, and is waited for before the
+    /// one fsync that makes the batch durable. When it fails, the batch is rolled back and its callers are told why. Only
+    /// the first call counts.
+    pub fn first(&self, begin: Box<Begin>) {
+        let _ = self.first.set(begin);
     }
 
     /// Finishes what waits, ends watches and closes the file. What is asked afterwards is `Unavailable`.

@@ -16,7 +16,7 @@ use crate::{
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -41,8 +41,27 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) history: History,
     pub(super) revision: Revision,
+    pub(super) first: First,
     /// Held until the last write is done.
     pub(super) lock: Lock,
+}
+
+/// Begins what must be durable before a batch is, and answers what waits for it: see [`Sqlite::first`](super::Sqlite::first).
+pub type Begin = dyn Fn() -> Box<dyn FnOnce() -> std::result::Result<(), String>> + Send + Sync;
+
+/// Where a [`Begin`] is put once the store is open.
+pub(super) type First = Arc<OnceLock<Box<Begin>>>;
+
+/// Why a batch was not done.
+enum Failed {
+    Database(rusqlite::Error),
+    First(String),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Failed::Database(error)
+    }
 }
 
 /// What one request came to, to be told when the batch is durable.
@@ -74,6 +93,7 @@ impl Writer {
             clock,
             history,
             revision,
+            first,
             lock,
         } = self;
         let _abandon = Abandon(&queue);
@@ -92,6 +112,7 @@ impl Writer {
                 clock,
                 history,
                 revision,
+                first,
             };
             work.until_closed(&queue);
             work.close(&db);
@@ -118,6 +139,7 @@ struct Work<'db> {
     clock: Arc<dyn Clock>,
     history: History,
     revision: Revision,
+    first: First,
 }
 
 impl Work<'_> {
@@ -160,7 +182,12 @@ impl Work<'_> {
                 self.revision = before;
                 // After some errors SQLite has rolled back by itself; then this one fails and that is fine.
                 let _ = self.statements.rollback.execute([]);
-                let error = explain("writing a batch of transactions", &self.file, &error);
+                let error = match error {
+                    Failed::Database(error) => {
+                        explain("writing a batch of transactions", &self.file, &error)
+                    }
+                    Failed::First(why) => StoreError::Unavailable(why),
+                };
                 tracing::error!(%error, requests = batch.outcomes.len() + requests.len(), "Store batch failed");
                 refuse(batch.outcomes, requests, &error);
                 false
@@ -173,7 +200,11 @@ impl Work<'_> {
         batch: &mut Batch,
         requests: &mut Vec<Request>,
         due: Vec<LeaseId>,
-    ) -> rusqlite::Result<()> {
+    ) -> std::result::Result<(), Failed> {
+        let commits = |request: &Request| matches!(request, Request::Commit(..));
+        let first = self.first.get().filter(|_| requests.iter().any(commits));
+        // It goes on while the statements are done.
+        let first = first.map(|begin| begin());
         self.statements.begin.execute([])?;
         for lease in due {
             self.end_lease(batch, lease)?;
@@ -188,7 +219,7 @@ impl Work<'_> {
                     Err(error) => {
                         // It is put back to be told with the others.
                         requests.push(Request::Commit(Txn::new(), answer));
-                        return Err(error);
+                        return Err(error.into());
                     }
                 },
                 Request::Grant(ttl, answer) => {
@@ -197,7 +228,7 @@ impl Work<'_> {
                     if let Err(error) = self.statements.grant.execute(params![id.0 as i64, ttl_ms])
                     {
                         requests.push(Request::Grant(ttl, answer));
-                        return Err(error);
+                        return Err(error.into());
                     }
                     batch.dirty = true;
                     Outcome::Granted(id, ttl, answer)
@@ -207,7 +238,7 @@ impl Work<'_> {
                         self.leases.lock().lives(lease, now) && !batch.ended.contains(&lease);
                     if lives && let Err(error) = self.end_lease(batch, lease) {
                         requests.push(Request::Revoke(lease, answer));
-                        return Err(error);
+                        return Err(error.into());
                     }
                     Outcome::Revoked(
                         if lives {
@@ -225,6 +256,9 @@ impl Work<'_> {
             self.statements
                 .set_revision
                 .execute([self.revision.0 as i64])?;
+        }
+        if let (Some(wait), true) = (first, batch.dirty) {
+            wait().map_err(Failed::First)?;
         }
         // With WAL and synchronous=FULL this returns after the fsync.
         if batch.dirty {

@@ -7,9 +7,11 @@
 //! It never interprets what is in a record, and never changes one.
 
 mod log;
+mod look;
 mod record;
 mod segment;
 
+pub use look::look;
 pub use record::Record;
 
 use crate::Clock;
@@ -152,6 +154,21 @@ impl Stream {
             Ok(last)
         })
         .await
+    }
+
+    /// As [`Stream::append`], for a thread of its own. Blocks.
+    pub fn append_here(&self, batch: &[Bytes]) -> Result<u64, StreamError> {
+        self.0.append(batch)
+    }
+
+    /// As [`Stream::read`], for a thread of its own. Blocks.
+    pub fn read_here(&self, from: u64, limit: usize) -> Result<Vec<Record>, StreamError> {
+        self.0.read(from, limit)
+    }
+
+    /// As [`Stream::sync`], for a thread of its own. Blocks. Calls at the same time share an fsync.
+    pub fn sync_here(&self) -> Result<(), StreamError> {
+        self.0.sync(self.0.range().1.saturating_sub(1))
     }
 
     /// Makes everything appended so far durable.

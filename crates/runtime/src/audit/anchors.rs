@@ -1,0 +1,361 @@
+//! Anchors: the heads of the chain leave the machine at each seal, so that nobody who takes it over can cut the end of
+//! the trail off unseen. To a file on other storage, and as messages (RFC 5424) to a log server over TLS (RFC 5425).
+
+use super::head::Head;
+use super::kind::KIND;
+use super::{AuditTrail, FileTrail};
+use crate::setting::{AUDIT_ANCHOR_CA, AUDIT_ANCHOR_FILE, AUDIT_ANCHOR_SYSLOG};
+use crate::{Cx, object_key};
+use futures::future::BoxFuture;
+use model::{ConditionStatus, Error, Result, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long one anchor may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// After a failure it is tried again so soon ...
+const AGAIN: Duration = Duration::from_secs(5);
+/// ... and at last so seldom.
+const SELDOM: Duration = Duration::from_secs(60);
+/// A head that has not left the machine for so long is missed.
+const MISSED: Duration = Duration::from_secs(120);
+/// Where syslog over TLS listens (RFC 5425, section 4.1).
+const SYSLOG_PORT: u16 = 6514;
+/// Facility "log audit", severity "notice" (RFC 5424, section 6.2.1).
+const PRIORITY: u8 = 13 * 8 + 5;
+
+/// One place where heads go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Anchor {
+    /// `file` or `syslog`, and where.
+    pub target: String,
+    /// The last row whose head is there.
+    pub seq: u64,
+    /// When it came there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// Why the last try failed, or why it is worth little; empty when all is well.
+    pub trouble: String,
+    /// Whether a head that is there is out of reach for who takes this machine over.
+    pub elsewhere: bool,
+}
+
+/// Carries messages to a log server. A part of the api process, which can speak TLS.
+pub trait Carrier: Send + Sync {
+    /// Sends one framed message to `host:port` over TLS and returns once the server has taken it. `ca`: whom to trust.
+    fn carry<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        ca: &'a Path,
+        message: &'a [u8],
+    ) -> BoxFuture<'a, Result<()>>;
+}
+
+/// The part.
+pub struct AnchorCarrier(pub Arc<dyn Carrier>);
+
+/// The file that heads are anchored in, when there is one.
+pub(super) fn file_of(cx: &Cx) -> Option<PathBuf> {
+    let path = PathBuf::from(AUDIT_ANCHOR_FILE.text(cx));
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    match path.is_dir() {
+        true => Some(path.join(format!("{}.heads", cx.node()))),
+        false => Some(path),
+    }
+}
+
+/// Whether heads stay on the machine: the condition `AuditUnanchored`.
+pub(super) fn unanchored(
+    anchors: &[Anchor],
+    sealed: Option<&Head>,
+    now: Timestamp,
+) -> (ConditionStatus, &'static str, String) {
+    if anchors.is_empty() {
+        let message = "no head of the audit trail leaves this machine: who takes it over can cut the end off unseen. Set \
+                       audit-anchor-file to a folder on other storage, or audit-anchor-syslog to a log server";
+        return (ConditionStatus::True, "NoAnchor", message.into());
+    }
+    let newest = sealed.map_or(0, |head| head.seq);
+    let waits = sealed.is_some_and(|head| now.since(head.time) > MISSED);
+    let good = |a: &&Anchor| a.elsewhere && (a.seq >= newest || !waits);
+    if anchors.iter().any(|a| good(&a)) {
+        return (ConditionStatus::False, "Anchored", String::new());
+    }
+    let troubles: Vec<String> = anchors
+        .iter()
+        .map(|a| format!("{}: {}", a.target, a.trouble))
+        .collect();
+    (ConditionStatus::True, "AnchorsFail", troubles.join("; "))
+}
+
+/// Brings each new head to the anchors, and tries again where that failed.
+pub(super) async fn deliver(cx: Cx, part: Arc<AuditTrail>, trail: Arc<FileTrail>) {
+    let stop = cx.shutdown();
+    let mut standing = trail.standing();
+    let mut wait = AGAIN;
+    loop {
+        let changed = [&AUDIT_ANCHOR_FILE, &AUDIT_ANCHOR_SYSLOG, &AUDIT_ANCHOR_CA]
+            .map(|setting| Box::pin(setting.changed(&cx)));
+        let sealed = standing.borrow_and_update().sealed.clone();
+        let before = part.anchors();
+        let now = bring(&cx, &trail, sealed.as_ref(), &before).await;
+        let failing = now
+            .iter()
+            .any(|a| a.seq < sealed.as_ref().map_or(0, |h| h.seq));
+        if now != before {
+            part.set_anchors(now);
+            cx.wake(&object_key(KIND.name, None, cx.node()));
+        }
+        let pause = wait;
+        let again = async {
+            match failing {
+                true => tokio::time::sleep(pause).await,
+                false => std::future::pending().await,
+            }
+        };
+        wait = match failing {
+            true => (wait * 2).min(SELDOM),
+            false => AGAIN,
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = futures::future::select_all(changed) => {}
+            _ = standing.wait_for(|now| now.sealed != sealed) => {}
+            () = again => {}
+        }
+    }
+}
+
+/// One try at each anchor that is behind.
+async fn bring(cx: &Cx, trail: &FileTrail, head: Option<&Head>, before: &[Anchor]) -> Vec<Anchor> {
+    let mut out = Vec::new();
+    let known = |target: &str| {
+        let found = before.iter().find(|a| a.target == target);
+        found.cloned().unwrap_or_else(|| Anchor {
+            target: target.to_owned(),
+            ..Anchor::default()
+        })
+    };
+    if let Some(path) = file_of(cx) {
+        let anchor = known(&format!("file {}", path.display()));
+        let rows = trail.places().0.to_owned();
+        let lines = [Some(trail.genesis().clone()), head.cloned()];
+        let bring = async {
+            let lines = lines.into_iter().flatten().collect();
+            let added = tokio::task::spawn_blocking(move || add(&path, lines, &rows));
+            added
+                .await
+                .map_err(|e| Error::internal("anchor the audit trail").because(e))?
+        };
+        out.push(tried(cx, anchor, head, bring).await);
+    }
+    let server = AUDIT_ANCHOR_SYSLOG.text(cx);
+    if !server.is_empty() {
+        let anchor = known(&format!("syslog {server}"));
+        out.push(tried(cx, anchor, head, send(cx, &server, head)).await);
+    }
+    out
+}
+
+/// Brings a head to an anchor that does not have it. The work answers whether the anchor is elsewhere.
+async fn tried(
+    cx: &Cx,
+    mut anchor: Anchor,
+    head: Option<&Head>,
+    bring: impl Future<Output = Result<bool>>,
+) -> Anchor {
+    let Some(head) = head.filter(|head| head.seq > anchor.seq) else {
+        return anchor;
+    };
+    let late = || Error::unavailable(format!("no answer within {} s", PATIENCE.as_secs()));
+    let done = tokio::time::timeout(PATIENCE, bring).await;
+    match done.unwrap_or_else(|_| Err(late())) {
+        Ok(elsewhere) => {
+            anchor.seq = head.seq;
+            anchor.time = Some(cx.clock().now());
+            anchor.elsewhere = elsewhere;
+            anchor.trouble = match elsewhere {
+                true => String::new(),
+                false => "is on the same file system as the trail itself".into(),
+            };
+        }
+        Err(error) => {
+            tracing::warn!(target = %anchor.target, ?error, "a head of the audit trail could not be anchored");
+            anchor.trouble = error.message;
+        }
+    }
+    anchor
+}
+
+/// Adds heads to a file, after its first line when it is new. Answers whether the file is on another file system than
+/// the rows. A file that holds anything else is not touched.
+fn add(path: &Path, lines: Vec<Head>, rows: &Path) -> Result<bool> {
+    let failed =
+        |e: std::io::Error| Error::unavailable(format!("{}: {e}", path.display())).because(e);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(NO_FOLLOW)
+        .open(path)
+        .map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() {
+        return Err(Error::refused(format!(
+            "{} is not a plain file",
+            path.display()
+        )));
+    }
+    let mut first = String::new();
+    BufReader::new((&file).take(4096))
+        .read_line(&mut first)
+        .map_err(failed)?;
+    let fresh = meta.len() == 0;
+    if !fresh && Head::parse(&first).is_none() {
+        return Err(Error::refused(format!(
+            "{} holds something else than heads",
+            path.display()
+        ))
+        .hint("name a file that is not there yet, or a folder"));
+    }
+    let skip = usize::from(!fresh);
+    let text: String = lines.iter().skip(skip).map(Head::line).collect();
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    if fresh && let Some(folder) = path.parent() {
+        File::open(folder)
+            .and_then(|f| f.sync_all())
+            .map_err(failed)?;
+    }
+    let there = std::fs::metadata(rows).map_err(failed)?;
+    Ok(there.dev() != meta.dev())
+}
+
+/// `O_NOFOLLOW` of Linux: not through a link that somebody may have put there.
+const NO_FOLLOW: i32 = 0o400_000;
+
+async fn send(cx: &Cx, server: &str, head: Option<&Head>) -> Result<bool> {
+    let Some(head) = head else { return Ok(true) };
+    let carrier = cx
+        .try_part::<AnchorCarrier>()
+        .ok_or_else(|| Error::refused("this process cannot speak to a log server"))?;
+    let (host, port) = address(server).map_err(Error::refused)?;
+    let ca = AUDIT_ANCHOR_CA.text(cx);
+    if ca.is_empty() {
+        return Err(Error::refused(
+            "the setting audit-anchor-ca names no certificate authority to know the log server by",
+        ));
+    }
+    let message = framed(&message(cx.node(), head));
+    let call = || {
+        carrier
+            .0
+            .carry(host, port, Path::new(&ca), message.as_bytes())
+    };
+    cx.dependencies()
+        .named(&format!("log server {host}"))
+        .call(call)
+        .await?;
+    Ok(true)
+}
+
+/// Host and port of a log server. The port may be left out.
+pub(crate) fn address(server: &str) -> std::result::Result<(&str, u16), String> {
+    let (host, port) = match server.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            let port = port
+                .parse()
+                .map_err(|_| format!("`{port}` is not a port"))?;
+            (host, port)
+        }
+        _ => (server, SYSLOG_PORT),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-:".contains(c);
+    match !host.is_empty() && host.len() <= 253 && host.chars().all(fits) {
+        true => Ok((host, port)),
+        false => Err(format!("`{host}` is not the name or address of a host")),
+    }
+}
+
+/// A head as a message of RFC 5424.
+fn message(node: &str, head: &Head) -> String {
+    let line = head.line();
+    format!(
+        "<{PRIORITY}>1 {} {node} debvisord - AUDITHEAD - {}",
+        head.time,
+        line.trim_end()
+    )
+}
+
+/// Framed by its length, as RFC 5425 has it (section 4.3).
+fn framed(message: &str) -> String {
+    format!("{} {message}", message.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_a_host_and_perhaps_a_port() {
+        assert_eq!(address("log.example.org"), Ok(("log.example.org", 6514)));
+        assert_eq!(address("10.0.0.7:10514"), Ok(("10.0.0.7", 10514)));
+        assert_eq!(address("[2001:db8::7]:6515"), Ok(("2001:db8::7", 6515)));
+        assert_eq!(address("2001:db8::7"), Ok(("2001:db8::7", 6514)));
+        for bad in ["", ":6514", "host:port", "a b", "host:99999", "h;rm -rf"] {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_who_and_can_be_read_back() {
+        let mut head = Head::genesis([7; 16], [9; 32], Timestamp::from_millis(1_700_000_000_000));
+        head.seq = 17;
+        let text = message("node1", &head);
+        assert!(
+            text.starts_with("<109>1 2023-11-14T22:13:20Z node1 debvisord - AUDITHEAD - {"),
+            "{text}"
+        );
+        assert_eq!(Head::parse(&text), Some(head));
+        assert_eq!(framed("abc"), "3 abc");
+    }
+
+    #[test]
+    fn a_file_gets_the_first_line_once_and_nothing_foreign_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("heads");
+        let genesis = Head::genesis([7; 16], [9; 32], Timestamp::from_millis(0));
+        let second = Head {
+            seq: 5,
+            ..genesis.clone()
+        };
+        for _ in 0..2 {
+            let elsewhere = add(&path, vec![genesis.clone(), second.clone()], dir.path());
+            assert!(!elsewhere.unwrap(), "beside the rows");
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            [genesis.line(), second.line(), second.line()].concat()
+        );
+        let foreign = dir.path().join("notes");
+        std::fs::write(&foreign, "my notes\n").unwrap();
+        add(&foreign, vec![genesis.clone()], dir.path()).unwrap_err();
+        assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "my notes\n");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        add(&link, vec![genesis], dir.path()).unwrap_err();
+    }
+}

@@ -1,0 +1,160 @@
+//! The forward-secure key of a chain: each key signs one seal and is erased, after it has signed which key comes next.
+//! Who takes over the machine finds the key of the next seal only, and can forge nothing that was sealed before.
+//!
+//! The file holds that one key, wrapped, and the seal that was made last. It is replaced *before* the seal is added to the
+//! trail: whatever happens in between, the old key is gone, and the seal is added at the next start.
+
+use super::files;
+use super::format::Hash;
+use super::head::{ChainId, Head, PublicKey};
+use crate::Seal;
+use model::{Error, Result, Timestamp};
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(super) struct Signer {
+    path: PathBuf,
+    seal: Arc<dyn Seal>,
+    state: State,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    #[serde(with = "hex")]
+    chain: ChainId,
+    /// Number of the key.
+    epoch: u64,
+    /// Its seed, wrapped by the root key.
+    key: String,
+    /// The seal that the key before it has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last: Option<Head>,
+}
+
+fn context(chain: &ChainId, epoch: u64) -> String {
+    format!("audit-epoch/{}/{epoch}", hex::encode(chain))
+}
+
+fn pair(seed: &[u8]) -> Result<Ed25519KeyPair> {
+    Ed25519KeyPair::from_seed_unchecked(seed)
+        .map_err(|_| Error::internal("the signing key of the audit trail is not one"))
+}
+
+fn public(pair: &Ed25519KeyPair) -> PublicKey {
+    let mut out = PublicKey::default();
+    // An Ed25519 public key is 32 bytes.
+    out.copy_from_slice(pair.public_key().as_ref());
+    out
+}
+
+impl Signer {
+    /// Reads the key; `None` when there is none.
+    pub fn open(path: &Path, seal: &Arc<dyn Seal>) -> Result<Option<Signer>> {
+        let Some(text) = files::read(path)? else {
+            return Ok(None);
+        };
+        let state: State = serde_json::from_str(&text).map_err(|e| {
+            Error::unavailable(format!("{} is not as it was written", path.display()))
+                .hint("restore it from your backup of the keys folder")
+                .because(e)
+        })?;
+        let signer = Signer {
+            path: path.to_owned(),
+            seal: seal.clone(),
+            state,
+        };
+        signer.key()?;
+        Ok(Some(signer))
+    }
+
+    /// A new chain, with its first line.
+    pub fn make(
+        path: &Path,
+        seal: &Arc<dyn Seal>,
+        now: Timestamp,
+        mut random: impl FnMut(&mut [u8]),
+    ) -> Result<(Signer, Head)> {
+        let (mut chain, mut seed) = (ChainId::default(), [0; 32]);
+        random(&mut chain);
+        random(&mut seed);
+        let state = State {
+            chain,
+            epoch: 1,
+            key: seal.seal(&context(&chain, 1), &hex::encode(seed))?,
+            last: None,
+        };
+        let head = Head::genesis(chain, public(&pair(&seed)?), now);
+        seed.fill(0);
+        let signer = Signer {
+            path: path.to_owned(),
+            seal: seal.clone(),
+            state,
+        };
+        signer.write(&signer.state)?;
+        Ok((signer, head))
+    }
+
+    pub fn chain(&self) -> ChainId {
+        self.state.chain
+    }
+
+    /// The seal that was made last.
+    pub fn last(&self) -> Option<&Head> {
+        self.state.last.as_ref()
+    }
+
+    fn key(&self) -> Result<Ed25519KeyPair> {
+        let wrapped = &self.state.key;
+        let text = self
+            .seal
+            .open(&context(&self.state.chain, self.state.epoch), wrapped)?;
+        let seed = hex::decode(text)
+            .map_err(|e| Error::internal("the signing key of the audit trail").because(e))?;
+        pair(&seed)
+    }
+
+    /// Signs where the chain stands, and erases the key that did. The rows up to there must be on disk.
+    pub fn sign(
+        &mut self,
+        seq: u64,
+        hash: Hash,
+        now: Timestamp,
+        mut random: impl FnMut(&mut [u8]),
+    ) -> Result<Head> {
+        let key = self.key()?;
+        let State { chain, epoch, .. } = self.state;
+        let mut seed = [0; 32];
+        random(&mut seed);
+        let mut head = Head {
+            chain,
+            epoch,
+            seq,
+            hash,
+            time: now,
+            next_key: public(&pair(&seed)?),
+            signature: String::new(),
+        };
+        head.sign(&key);
+        let next = State {
+            chain,
+            epoch: epoch + 1,
+            key: self
+                .seal
+                .seal(&context(&chain, epoch + 1), &hex::encode(seed))?,
+            last: Some(head.clone()),
+        };
+        seed.fill(0);
+        self.write(&next)?;
+        self.state = next;
+        Ok(head)
+    }
+
+    fn write(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_string(state)
+            .map_err(|e| Error::internal("the signing key of the audit trail").because(e))?;
+        files::replace(&self.path, &text)
+    }
+}
