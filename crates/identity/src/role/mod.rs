@@ -47,7 +47,7 @@ pub static KIND: Kind = Kind {
     examples: &[
         "dvctl role list",
         "dvctl role show operator -o yaml",
-        "dvctl role create web-operator --allow vm.read,vm.start,vm.console --description 'May start and use web servers'",
+        "dvctl role create web-operator --allow vm.read --allow vm.start --allow vm.console --description 'May start and use web servers'",
     ],
 };
 

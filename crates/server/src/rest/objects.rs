@@ -73,7 +73,7 @@ async fn create(
     let params = Params::read(request.uri(), &["dry_run"])?;
     let (parts, body) = request.into_parts();
     // Nobody's body is read before he is known.
-    call.need(kind.name, "create")?;
+    call.somebody()?;
     let body = read_json(call, &parts.headers, body, &["application/json"]).await?;
     let op = Op::Create {
         kind: kind.name.into(),
@@ -95,7 +95,7 @@ pub(super) async fn one(
     match method {
         "PUT" | "PATCH" => {
             let params = Params::read(&parts.uri, &["dry_run"])?;
-            call.need(kind.name, "update")?;
+            call.somebody()?;
             let op = if method == "PUT" {
                 let body = read_json(call, &parts.headers, body, &["application/json"]).await?;
                 // With If-Match the object must be there; without, apply makes it.
@@ -186,7 +186,7 @@ pub(super) async fn act(
 ) -> Outcome {
     let params = Params::read(request.uri(), &["dry_run", "force"])?;
     let (parts, body) = request.into_parts();
-    call.need(&target.kind, &verb)?;
+    call.somebody()?;
     let input = read_json(call, &parts.headers, body, &["application/json"]).await?;
     let op = Op::Act {
         target,
@@ -206,7 +206,7 @@ pub(super) async fn batch(
 ) -> Outcome {
     let params = Params::read(request.uri(), &["dry_run", "force"])?;
     let (parts, body) = request.into_parts();
-    call.need(kind.name, &verb)?;
+    call.somebody()?;
     let mut body = read_json(call, &parts.headers, body, &["application/json"]).await?;
     // The words for what stays are those of a single deletion.
     if let Some(words) = body.get("keep").and_then(Value::as_array) {

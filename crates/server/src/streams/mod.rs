@@ -61,8 +61,15 @@ pub(crate) async fn answer(
     stream: &'static StreamKind,
     request: Request<Body>,
 ) -> Outcome {
-    // Whoever is unknown does not learn what parameters there are.
-    call.need(&target.kind, stream.name)?;
+    // Whoever may not open it does not learn what parameters there are.
+    let bare = call.request(Op::Stream {
+        target: target.clone(),
+        stream: stream.name.into(),
+        params: json!({}),
+    })?;
+    if !call.app.gate.still(&bare) {
+        call.admit(bare, None)?;
+    }
     let params = Params::any(request.uri())?;
     let ticket = params.get("ticket").map(str::to_owned);
     let input = input::read(stream, &params)?;

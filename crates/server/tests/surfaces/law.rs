@@ -177,6 +177,53 @@ async fn every_action_refuses_who_has_no_right() {
     assert_eq!(lamp["spec"]["brightness"], 100, "nothing was done");
 }
 
+/// A right on one object opens that object by every way in, and no other.
+#[tokio::test]
+async fn a_right_on_one_object_is_enough_for_it() {
+    let house = House::of(everything(), limits()).await;
+    house.lamp("a").await;
+    house.lamp("b").await;
+    let said = crate::login::user(&house, "dimmer").await;
+    let token = crate::login::text(&said, "access");
+    let role = json!({ "metadata": { "name": "dimmer" }, "spec": { "allow": ["lamp.read", "lamp.dim", "lamp.light", "task.read"] } });
+    assert_eq!(house.post("/api/v1/roles", role).await.0, 201);
+    let grant = json!({ "metadata": { "name": "dimmer-a" }, "spec": { "user": "dimmer", "role": "dimmer", "scope": "lamp/default/a" } });
+    let (status, grant) = house.post("/api/v1/grants", grant).await;
+    assert_eq!(status, 201, "{grant}");
+    let lamps = "/api/v1/projects/default/lamps";
+    let (get, post) = (reqwest::Method::GET, reqwest::Method::POST);
+    for (method, path, wanted) in [
+        (&get, format!("{lamps}/a"), 200),
+        (&get, format!("{lamps}/b"), 404),
+        (&post, format!("{lamps}/a/actions/dim"), 202),
+        (&post, format!("{lamps}/b/actions/dim"), 404),
+        (&post, format!("{lamps}/a/actions/rekey"), 403),
+        (&get, format!("{lamps}/a/streams/light?flashes=1"), 200),
+        (&get, format!("{lamps}/b/streams/light?flashes=1"), 404),
+        (&get, "/api/v1/explain/lamp/default/a".into(), 200),
+        (&get, "/api/v1/explain/lamp/default/b".into(), 404),
+    ] {
+        let body = (method == post).then(|| match path.ends_with("rekey") {
+            true => json!({ "pin": "1234" }),
+            false => json!({ "to": 7 }),
+        });
+        let (status, answer) = crate::login::with(&house, token, method.clone(), &path, body).await;
+        assert_eq!(status, wanted, "{method} {path}: {answer}");
+    }
+    let (_, list) = crate::login::get(&house, token, lamps).await;
+    assert_eq!(list["total"], 1, "{list}");
+    // The task that works on it is his to see.
+    let (_, tasks) = crate::login::get(&house, token, "/api/v1/projects/default/tasks").await;
+    assert_eq!(tasks["total"], 1, "{tasks}");
+    // Of what happened he is told what is about his.
+    let (_, events) = crate::login::get(&house, token, "/api/v1/events?limit=1000").await;
+    let events = events.to_string();
+    assert!(
+        events.contains("lamp") && !events.contains("\\\"b\\\""),
+        "{events}"
+    );
+}
+
 const SHAPE: &str = "{ __schema { queryType { fields { ...F } } mutationType { fields { ...F } }
     types { name kind enumValues { name } inputFields { name defaultValue type { ...T } } } } }
     fragment F on __Field { name args { name defaultValue type { ...T } } type { ...T } }
