@@ -5,6 +5,7 @@
 //! [`runtime::Access`].
 
 pub mod access;
+pub mod api_key;
 pub mod ca;
 pub mod certificate;
 pub mod factor;
@@ -37,6 +38,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &group::SUBSYSTEM,
     &factor::SUBSYSTEM,
     &session::SUBSYSTEM,
+    &api_key::SUBSYSTEM,
     &role::SUBSYSTEM,
     &grant::SUBSYSTEM,
     &ca::kind::SUBSYSTEM,

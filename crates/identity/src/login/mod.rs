@@ -10,6 +10,7 @@ mod people;
 mod talk;
 
 pub use people::People;
+pub(crate) use people::{Used, is_active, refused};
 
 use crate::files;
 use model::{Error, Result, Timestamp};

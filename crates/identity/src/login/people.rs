@@ -5,13 +5,14 @@
 //! has changed is seen at the very next request.
 
 use super::talk;
-use crate::ADMINISTRATOR;
 use crate::ca::Ca;
 use crate::session::{self, Session, SessionStatus, tokens};
 use crate::user::{self, User, UserStatus};
+use crate::{ADMINISTRATOR, api_key};
 use futures::future::BoxFuture;
 use model::{Error, Resource, Result, Timestamp};
 use parking_lot::Mutex;
+use runtime::audit::{LOGIN_FAILED, Note, note};
 use runtime::{Actor, ActorKind, Cx, Identities, Known, Proof, Revision, Row, Said, Talk};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ const ACTIVITY: Duration = Duration::from_secs(600);
 
 /// Knows users, their sessions and their keys.
 pub struct People {
+    keys: api_key::Keys,
     ca: OnceLock<Arc<Ca>>,
     seen: Mutex<HashMap<Box<str>, Arc<Seen>>>,
     uses: mpsc::Sender<Used>,
@@ -59,6 +61,10 @@ struct Seen {
 pub(crate) enum Used {
     /// Of a session.
     Session(String),
+    /// Of an API key, from this address, so many times.
+    Key(String, Option<IpAddr>, u64),
+    /// Of an API key that was refused although its secret is right, and why.
+    Refused(String, Option<IpAddr>, &'static str),
 }
 
 /// What somebody is told whose proof is worth nothing: never which part.
@@ -76,6 +82,7 @@ impl People {
     pub fn new() -> Arc<People> {
         let (uses, to_note) = mpsc::channel(WAITING);
         Arc::new(People {
+            keys: api_key::Keys::default(),
             ca: OnceLock::new(),
             seen: Mutex::default(),
             uses,
@@ -233,15 +240,18 @@ fn may_enter(user: &Row) -> bool {
 }
 
 impl Identities for People {
-    fn who(&self, cx: &Cx, proof: Proof<'_>, _: Option<IpAddr>) -> Result<Actor> {
+    fn who(&self, cx: &Cx, proof: Proof<'_>, from: Option<IpAddr>) -> Result<Actor> {
         match proof {
+            Proof::Bearer(token) if api_key::token::is_token(token) => {
+                self.keys.who(cx, token, from, &self.uses)
+            }
             Proof::Bearer(token) => self.session(cx, Use::Access, token),
             Proof::Cookie(token) => self.session(cx, Use::Cookie, token),
             Proof::Certificate(account) => self.by_certificate(cx, account),
         }
     }
 
-    fn stands(&self, cx: &Cx, actor: &Actor, _: Option<IpAddr>) -> bool {
+    fn stands(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>) -> bool {
         let Some(user) = actor.user.as_deref() else {
             return true;
         };
@@ -254,6 +264,7 @@ impl Identities for People {
             Some(("session", name)) => self
                 .seen(cx, name)
                 .is_some_and(|seen| *seen.user == *user && !seen.pending && seen.is_open(now)),
+            Some(("api-key", name)) => self.keys.stands(cx, name, from),
             _ => false,
         }
     }
@@ -269,6 +280,11 @@ async fn note_uses(cx: Cx, mut uses: mpsc::Receiver<Used>) {
     while let Some(Some(used)) = stop.run_until_cancelled(uses.recv()).await {
         let noted = match &used {
             Used::Session(name) => note_session(&cx, name).await,
+            Used::Key(name, from, count) => api_key::note_use(&cx, name, *from, *count).await,
+            Used::Refused(name, from, why) => {
+                let row = Note::new(&LOGIN_FAILED, format!("key:{name}"));
+                note(&cx, row.from(*from).failed(why)).await
+            }
         };
         if let Err(error) = noted {
             tracing::warn!(?error, "the use of a login could not be noted");

@@ -14,6 +14,7 @@ mod fuzz;
 mod graphql;
 mod grpc;
 mod house;
+mod keys;
 mod law;
 mod login;
 mod pki;

@@ -165,7 +165,9 @@ async fn no_surface_shows_a_secret() {
     let house = Arc::new(House::of(everything(), limits()).await);
     let mut kinds = 0;
     // What nobody but DebVisor makes has tests of its own.
-    let made = |d: &&Declared| d.has_secrets && d.kind().allows(model::Verb::Create);
+    let made = |d: &&Declared| {
+        d.has_secrets && d.kind().allows(model::Verb::Create) && d.kind().name != "api-key"
+    };
     for kind in everything().iter().filter(made) {
         kinds += 1;
         one_kind(&house, kind, &heard).await;
