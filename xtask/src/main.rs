@@ -16,6 +16,7 @@ mod down;
 mod instance;
 mod lab;
 mod packages;
+mod scanner;
 mod sh;
 mod test;
 mod tidy;

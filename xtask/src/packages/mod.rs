@@ -166,6 +166,13 @@ const NEEDS: &[Need] = &[
         Test,
         "shows that guests reach one another",
     ),
+    program("sslscan", "sslscan", Test, "looks at our TLS from outside"),
+    program(
+        "python3-venv",
+        "python3",
+        Test,
+        "holds schemathesis, which asks the API what its description allows",
+    ),
     program(
         "socat",
         "socat",

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use crate::{
     api, deny, lab,
     packages::{self, Group},
-    tidy,
+    scanner, tidy,
 };
 
 /// Options of `cargo xtask test`.
@@ -70,6 +70,7 @@ pub fn command(args: &Args) -> Result<()> {
             always("lints", cargo::lints),
             always("api", api::check),
             step("deny", || denied(args.fast)),
+            step("scanner", || scanner(args.fast)),
             always("docs", cargo::docs),
         ]);
     }
@@ -96,6 +97,17 @@ fn denied(fast: bool) -> Result<Done> {
         ));
     }
     deny::command().map(|()| Done::Passed)
+}
+
+/// Without it the scan of the API says that it was skipped.
+fn scanner(fast: bool) -> Result<Done> {
+    if fast && !scanner::installed() {
+        return Ok(Done::Skipped("schemathesis is not installed".into()));
+    }
+    Ok(match scanner::install() {
+        Ok(()) => Done::Passed,
+        Err(error) => Done::Skipped(format!("schemathesis cannot be had: {error:#}")),
+    })
 }
 
 /// Runs every step, also after one failed, so that one run shows all that is wrong.

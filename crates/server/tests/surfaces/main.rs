@@ -20,6 +20,7 @@ mod login;
 mod pki;
 mod rates;
 mod rest;
+mod scan;
 mod secrets;
 mod watch;
 
