@@ -64,6 +64,10 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(authority.clone())
         .events(events)
         .part(Arc::new(lines))
+        .part(Arc::new(identity::secret_backend::Backends::default()))
+        .part(Arc::new(
+            runtime::SecretUsers::new(identity::secret_users()),
+        ))
         .part(sqlite.clone())
         .part(rules.clone())
         .part(access)

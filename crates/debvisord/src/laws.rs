@@ -9,14 +9,16 @@ use crate::kinds;
 use compute::Guests;
 use compute::vm::stand_in::World;
 use futures::future::BoxFuture;
-use model::{Action, Kind, ObjectRef, Result};
+use identity::secret_backend::Backends;
+use model::{Action, Error, Kind, ObjectRef, Result};
 use parking_lot::Mutex;
 use runtime::audit::{self, AuditTrail, FileTrail, Note, Phase, Trail, TrailOptions};
 use runtime::law::{self, Scene};
 use runtime::node::{Facts, NodeStatus};
 use runtime::task::TaskState;
 use runtime::{
-    Actor, Cx, CxBuilder, Engine, Op, Registry, Request, Run, Seal, StreamIo, Surface, node,
+    Actor, Change, Cx, CxBuilder, Engine, Op, Registry, Request, Run, Seal, SecretUser,
+    SecretUsers, StreamIo, Surface, node,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,10 @@ static REGISTRY: LazyLock<Registry> = LazyLock::new(|| kinds::registry().unwrap(
 /// What outlives our processes.
 struct Outside {
     guests: Arc<World>,
+    /// What is valid where the secret is used; nobody has been told yet when absent.
+    opens: Arc<Mutex<Option<String>>>,
+    /// Whether a new value is not taken there.
+    stuck: Arc<Mutex<bool>>,
     file: Arc<Sqlite>,
     /// Only where the law is about it: it costs syncs.
     trail: Option<Arc<FileTrail>>,
@@ -53,6 +59,8 @@ impl Outside {
         let folder = tempfile::tempdir().unwrap();
         Outside {
             guests: Arc::new(World::default()),
+            opens: Arc::default(),
+            stuck: Arc::default(),
             file: Sqlite::open(folder.path().join("store")).unwrap(),
             trail: None,
             folder,
@@ -72,6 +80,42 @@ impl Outside {
 
     fn pool(&self) -> PathBuf {
         self.folder.path().join("pools/default")
+    }
+}
+
+/// Whoever uses the secret of the law.
+struct Lock {
+    opens: Arc<Mutex<Option<String>>>,
+    stuck: Arc<Mutex<bool>>,
+}
+
+impl SecretUser for Lock {
+    fn kind(&self) -> &'static str {
+        "secret-backend"
+    }
+    fn write<'a>(
+        &'a self,
+        _: &'a Cx,
+        _: &'a ObjectRef,
+        change: Change<'a>,
+    ) -> BoxFuture<'a, Result<()>> {
+        *self.opens.lock() = Some(change.to.to_owned());
+        Box::pin(async { Ok(()) })
+    }
+    fn verify<'a>(
+        &'a self,
+        _: &'a Cx,
+        _: &'a ObjectRef,
+        value: &'a str,
+    ) -> BoxFuture<'a, Result<()>> {
+        let opens = self.opens.lock().as_deref().is_none_or(|now| now == value);
+        let stuck = *self.stuck.lock();
+        Box::pin(async move {
+            match opens && !stuck {
+                true => Ok(()),
+                false => Err(Error::refused("it does not open")),
+            }
+        })
     }
 }
 
@@ -104,6 +148,11 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         .part(Arc::new(Guests::new(outside.guests.clone())))
         .part(Arc::new(local))
         .part(outside.file.clone())
+        .part(Arc::new(Backends::default()))
+        .part(Arc::new(SecretUsers::new(vec![Arc::new(Lock {
+            opens: outside.opens.clone(),
+            stuck: outside.stuck.clone(),
+        })])))
         .build()
         .await
         .unwrap();
@@ -170,6 +219,57 @@ const SETTINGS: &[Setting] = &[
                 true => Err("nothing was revoked".into()),
                 false => Ok(()),
             }
+        },
+    },
+    Setting {
+        kind: "secret",
+        setup: |cx, _| {
+            Box::pin(async move {
+                create(&cx, "secret", json!({ "value": "the first" })).await?;
+                let auth = json!({ "secret": "default/default" });
+                let backend = json!({ "address": "http://127.0.0.1:1", "auth": auth });
+                create(&cx, "secret-backend", backend).await?;
+                let patch = Op::Patch {
+                    target: target(&cx, "secret"),
+                    body: json!({ "spec": { "value": "the second" } }),
+                };
+                let request =
+                    Request::new("law", Actor::administrator("law"), Surface::Rest, patch);
+                let admitted = cx.gate().admit(request)?;
+                cx.desk().carry_out(admitted).await.map(drop)
+            })
+        },
+        holds: |cx, outside, verb, state| {
+            let secret = cx.get::<identity::secret::Secret>(Some("default"), NAME);
+            let spec = &secret.ok_or("the secret is gone")?.spec;
+            let version = spec.versions.get(&spec.version.to_string());
+            let valid = version.and_then(|v| v.value.clone());
+            let there = outside.opens.lock().clone();
+            if verb != "check" && there.is_some() && there != valid {
+                return Err(format!("version {} is valid, and not there", spec.version));
+            }
+            let moved = spec.version != 2;
+            match (verb, moved == (state == TaskState::Succeeded)) {
+                ("check", _) | (_, true) => Ok(()),
+                // Cancelled when it had been done already.
+                _ => Err(format!("version {} is valid after {state:?}", spec.version)),
+            }
+        },
+    },
+    Setting {
+        kind: "secret-backend",
+        setup: |cx, _| {
+            Box::pin(async move {
+                create(&cx, "secret", json!({})).await?;
+                let auth = json!({ "secret": "default/default" });
+                // Nobody answers there: the test fails, and ends.
+                let backend = json!({ "address": "http://127.0.0.1:1", "auth": auth });
+                create(&cx, "secret-backend", backend).await
+            })
+        },
+        holds: |_, _, _, state| match state {
+            TaskState::Succeeded => Err("it answers where nobody listens".into()),
+            _ => Ok(()),
         },
     },
     Setting {
@@ -375,6 +475,7 @@ async fn tried(
                 let outside = now();
                 (setting.setup)(cx, outside.folder.path().to_owned()).await?;
                 outside.guests.refuse(*refused.lock());
+                *outside.stuck.lock() = *refused.lock();
                 Ok(())
             })
         },
@@ -391,6 +492,7 @@ async fn tried(
         batch: false,
         failing: match setting.kind {
             "vm" => &["what is asked of the guest"],
+            "secret" => &["the new value, where it is used"],
             _ => &[],
         },
         holds: &|cx, state| (setting.holds)(cx, &now(), action.verb, state),

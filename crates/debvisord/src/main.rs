@@ -4,6 +4,8 @@
 mod agent;
 mod api;
 mod config;
+#[cfg(test)]
+mod copied_away;
 mod facts;
 mod keys;
 mod kinds;

@@ -15,13 +15,15 @@ pub mod group;
 pub mod login;
 pub mod project;
 pub mod role;
+pub mod secret;
+pub mod secret_backend;
 pub mod session;
 pub mod user;
 
 pub use ca::{Ca, CaConfig, Surroundings};
 
 use model::Timestamp;
-use runtime::Subsystem;
+use runtime::{SecretUser, Subsystem};
 use std::sync::Arc;
 
 /// Where the time comes from.
@@ -39,8 +41,15 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &factor::SUBSYSTEM,
     &session::SUBSYSTEM,
     &api_key::SUBSYSTEM,
+    &secret::SUBSYSTEM,
+    &secret_backend::SUBSYSTEM,
     &role::SUBSYSTEM,
     &grant::SUBSYSTEM,
     &ca::kind::SUBSYSTEM,
     &certificate::SUBSYSTEM,
 ];
+
+/// Whose copies of secrets this crate's kinds speak for.
+pub fn secret_users() -> Vec<Arc<dyn SecretUser>> {
+    vec![Arc::new(secret_backend::PasswordThere)]
+}

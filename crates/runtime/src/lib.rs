@@ -34,6 +34,7 @@ mod offer;
 mod registry;
 mod seat;
 mod secret;
+mod secret_use;
 mod subsystem;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};
 pub use seat::Seat;
 pub use secret::{NoSeal, Seal, renew_all as renew_secrets};
+pub use secret_use::{Change, SecretUser, SecretUsers};
 pub use store::{Key, Revision};
 pub use stream::{Msg, OpenFn, StreamIo, StreamRequest};
 pub use subsystem::{Place, Run, Subsystem, Until, no_controllers, normal, nothing_to_admit};

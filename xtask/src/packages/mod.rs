@@ -3,6 +3,7 @@
 //! Looks only for files, so that asking costs milliseconds when nothing is missing. Never starts a service and names no mirror: what must be added is derived from the machine's own apt sources.
 
 mod apt;
+mod python;
 mod sources;
 
 use std::{path::Path, process::Command};
@@ -122,6 +123,12 @@ const NEEDS: &[Need] = &[
         "builds Debian cloud images from a mirror",
     ),
     program(
+        "python3-pip",
+        "pip3",
+        Test,
+        "installs the key server that tests run against",
+    ),
+    program(
         "gdisk",
         "sgdisk",
         Run,
@@ -229,7 +236,7 @@ pub fn command(check: bool) -> Result<()> {
 pub fn ensure(groups: &[Group]) -> Result<()> {
     let lacking = missing(groups);
     if lacking.is_empty() {
-        return Ok(());
+        return others(groups);
     }
     eprintln!("Debian packages that are missing here:");
     for need in &lacking {
@@ -240,6 +247,14 @@ pub fn ensure(groups: &[Group]) -> Result<()> {
     let left: Vec<_> = missing(groups).iter().map(|need| need.package).collect();
     if !left.is_empty() {
         bail!("installed, but still not usable: {}", left.join(", "));
+    }
+    others(groups)
+}
+
+/// What does not come from Debian.
+fn others(groups: &[Group]) -> Result<()> {
+    if groups.contains(&Test) {
+        python::ensure()?;
     }
     Ok(())
 }

@@ -133,6 +133,16 @@ pub static SIGNATURE_REFUSED: Happening = critical(
     "security.signature_refused",
     "A signed request was refused: its signature is wrong, too old or was used before.",
 );
+/// Somebody has seen a secret.
+pub static SECRET_REVEALED: Happening = warning(
+    "secret.revealed",
+    "The value of a secret was shown to somebody.",
+);
+/// A part of DebVisor has used a secret.
+pub static SECRET_READ: Happening = info(
+    "secret.read",
+    "The value of a secret was read for something that names it.",
+);
 /// The trail itself was read out.
 pub static EXPORTED: Happening =
     warning("audit.exported", "Rows of the audit trail were exported.");
@@ -174,6 +184,8 @@ pub static CATALOGUE: &[&Happening] = &[
     &RATE_LIMITED,
     &CERTIFICATE_REFUSED,
     &SIGNATURE_REFUSED,
+    &SECRET_REVEALED,
+    &SECRET_READ,
     &EXPORTED,
     &KEYS_ROTATED,
     &SUBJECT_ERASED,

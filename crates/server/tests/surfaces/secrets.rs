@@ -25,6 +25,7 @@ const HUSH: &str = "hush-4711";
 /// A spec of a kind in which every secret field has a value. A new kind with secrets needs one here.
 fn spec(kind: &str) -> Value {
     match kind {
+        "secret" => json!({ "value": format!("{HUSH}-value") }),
         "lamp" => json!({ "pin": format!("{HUSH}-pin") }),
         "vm" => json!({
             "memory": "128MiB",
@@ -172,7 +173,7 @@ async fn no_surface_shows_a_secret() {
         kinds += 1;
         one_kind(&house, kind, &heard).await;
     }
-    assert!(kinds >= 3, "lamp, certificate and vm at least");
+    assert!(kinds >= 4, "lamp, certificate, secret and vm at least");
     rekey(&house, &heard).await;
 
     let (_, events) = house.get("/api/v1/events?limit=1000").await;

@@ -1,0 +1,98 @@
+//! Decides, without asking anybody, whether a key server may be declared so.
+
+use super::{AuthMethod, Backend, BackendSpec};
+use crate::secret::{Secret, is_path};
+use model::{Error, Result, Violation};
+use runtime::Draft;
+use std::net::IpAddr;
+
+pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
+    let spec = draft.spec::<Backend>()?;
+    let mut wrong = check(&spec);
+    if let Some((project, name)) = spec.auth.secret.split_once('/')
+        && let Some(secret) = draft.cx().get::<Secret>(Some(project), name)
+        && secret.spec.backend.is_some()
+    {
+        wrong.push(Violation::new(
+            "spec.auth.secret",
+            "is kept by a key server itself; name one that DebVisor keeps",
+        ));
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Error::invalid(wrong)),
+    }
+}
+
+fn check(spec: &BackendSpec) -> Vec<Violation> {
+    let mut wrong = Vec::new();
+    if spec.address.starts_with("http://") && !is_here(&spec.address) {
+        wrong.push(
+            Violation::new("spec.address", "would send secrets in the clear")
+                .hint("use `https`; name its certificate authority with `ca`"),
+        );
+    }
+    if !spec.auth.secret.contains('/') {
+        wrong.push(Violation::new(
+            "spec.auth.secret",
+            "names a secret with its project: `project/name`",
+        ));
+    }
+    if spec.auth.method != AuthMethod::Token && spec.auth.name.is_none() {
+        wrong.push(Violation::new(
+            "spec.auth.name",
+            "is required: the role id or the user name",
+        ));
+    }
+    let mounts = [Some(&spec.mount), spec.auth.mount.as_ref()];
+    let names = [spec.namespace.as_ref(), spec.auth.name.as_ref()];
+    let fields = [
+        "spec.mount",
+        "spec.auth.mount",
+        "spec.namespace",
+        "spec.auth.name",
+    ];
+    for (field, text) in fields.into_iter().zip(mounts.into_iter().chain(names)) {
+        if text.is_some_and(|text| !is_path(text)) {
+            wrong.push(Violation::new(
+                field,
+                "may hold letters, digits, `_`, `-`, `.` and single `/` between them",
+            ));
+        }
+    }
+    wrong
+}
+
+/// Whether an address is this machine's own.
+fn is_here(address: &str) -> bool {
+    let rest = address.trim_start_matches("http://");
+    let host = match rest.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => rest.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_goes_to_this_machine_alone() {
+        for good in [
+            "http://127.0.0.1:8200",
+            "http://localhost:1",
+            "http://[::1]:8200",
+        ] {
+            assert!(is_here(good), "{good}");
+        }
+        for bad in [
+            "http://10.0.0.1:8200",
+            "http://localhost.example.org",
+            "http://127.0.0.1.example.org:8200",
+            "http://[2001:db8::1]:8200",
+        ] {
+            assert!(!is_here(bad), "{bad}");
+        }
+    }
+}
