@@ -133,6 +133,7 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         now: Arc::new(|| runtime::Clock::now(&runtime::SystemClock)),
     });
     let root = store::seal::RootSource::File(folder.join("root.key"));
+    std::fs::create_dir_all(folder.join("keys")).unwrap();
     let sealer = store::seal::Sealer::open(root, folder.join("keys")).unwrap();
     let mut cx = CxBuilder::new(REGISTRY.clone(), store);
     if let Some(trail) = &outside.trail {
