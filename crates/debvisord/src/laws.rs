@@ -211,6 +211,15 @@ const SETTINGS: &[Setting] = &[
         holds: |cx, _, verb, _| certificate(cx, verb),
     },
     Setting {
+        kind: "acme-account",
+        // Nobody has agreed to the terms: it refuses, whatever happens, and asks no provider.
+        setup: |cx, _| Box::pin(async move { create(&cx, "acme-account", json!({})).await }),
+        holds: |_, _, _, state| match state {
+            TaskState::Succeeded => Err("it was registered without a provider".into()),
+            _ => Ok(()),
+        },
+    },
+    Setting {
         kind: "ca",
         setup: |cx, _| Box::pin(async move { identity::ca::kind::make(&cx).await }),
         holds: |cx, _, verb, state| {

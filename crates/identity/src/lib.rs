@@ -5,6 +5,7 @@
 //! [`runtime::Access`].
 
 pub mod access;
+pub mod acme;
 pub mod api_key;
 pub mod ca;
 pub mod certificate;
@@ -33,6 +34,9 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// No user can have this name.
 pub const ADMINISTRATOR: &str = "administrator";
 
+/// How a secret begins that was kept: a rule sees it as it is stored. Nobody can send such a text.
+const KEPT: &str = "$sealed:";
+
 /// What this crate declares.
 pub static SUBSYSTEMS: &[&Subsystem] = &[
     &project::SUBSYSTEM,
@@ -46,6 +50,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &role::SUBSYSTEM,
     &grant::SUBSYSTEM,
     &ca::kind::SUBSYSTEM,
+    &acme::SUBSYSTEM,
     &certificate::SUBSYSTEM,
 ];
 

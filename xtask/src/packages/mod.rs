@@ -116,6 +116,14 @@ const NEEDS: &[Need] = &[
         "the network namespace of a development instance",
     ),
     program("genisoimage", "genisoimage", Run, "makes cloud-init seeds"),
+    program("pebble", "pebble", Test, "the ACME provider of the tests"),
+    program(
+        "bind9",
+        "named",
+        Test,
+        "the name server of the tests of ACME",
+    ),
+    program("openssl", "openssl", Test, "reads our OCSP and lists"),
     program(
         "mmdebstrap",
         "mmdebstrap",

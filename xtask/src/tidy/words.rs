@@ -18,7 +18,8 @@ const MACHINE_PATHS: &[&str] = &[
     concat!("/", "home/"),
 ];
 
-/// Hosts that a URL may name: documentation's own, ourselves, and the homes of standards and licences.
+/// Hosts that a URL may name: documentation's own, ourselves, the homes of standards and licences, and the services that a
+/// person picks by name (public CAs, a DNS provider).
 /// Everything else is a mirror or a registry, which the machine's configuration knows and the project must not.
 const HOSTS: &[&str] = &[
     "localhost",
@@ -32,6 +33,12 @@ const HOSTS: &[&str] = &[
     "www.rfc-editor.org",
     "spec.openapis.org",
     "debvisor.invalid",
+    "acme-v02.api.letsencrypt.org",
+    "acme-staging-v02.api.letsencrypt.org",
+    "acme.zerossl.com",
+    "api.buypass.com",
+    "dv.acme-v02.api.pki.goog",
+    "api.cloudflare.com",
 ];
 const HOST_ENDS: &[&str] = &[
     ".example",

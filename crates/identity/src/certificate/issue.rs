@@ -28,8 +28,10 @@ pub(super) fn subject(proc: &Proc) -> Result<Arc<Obj<Certificate>>> {
 
 /// A new certificate, for the same key or a new one.
 pub(super) async fn renew(proc: Proc, keep: Keep) -> Result<Value> {
-    let issuer = subject(&proc)?.spec.issuer;
-    match issuer {
+    let certificate = subject(&proc)?;
+    match certificate.spec.issuer {
+        // The key is always new: an order that was cut short must not leave one in a journal.
+        Issuer::Acme => crate::acme::order::run(&proc, &certificate.spec).await,
         Issuer::Internal => proc.step("issue", || internal(&proc, keep)).await,
         Issuer::Imported => Err(Error::refused(format!(
             "certificate {} was imported: who signed it signs the next one too",
@@ -81,13 +83,13 @@ fn algorithm(sort: KeyType) -> &'static rcgen::SignatureAlgorithm {
 }
 
 /// A new key.
-pub(super) fn new_key(sort: KeyType) -> Result<KeyPair> {
+pub(crate) fn new_key(sort: KeyType) -> Result<KeyPair> {
     KeyPair::generate_for(algorithm(sort))
         .map_err(|e| Error::internal("cannot make a key for a certificate").because(e))
 }
 
 /// Stores chain and key, in one write.
-pub(super) async fn store(
+pub(crate) async fn store(
     cx: &Cx,
     target: &ObjectRef,
     chain: String,
@@ -135,6 +137,10 @@ pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
             "`dvctl certificate rotate {0}` first, then `dvctl certificate revoke {0} --fingerprint {fingerprint}`",
             proc.target().name
         )));
+    }
+    // The provider first: when it is down, nothing has happened and it can be asked again.
+    if certificate.spec.issuer == Issuer::Acme && Some(&fingerprint) == present.as_ref() {
+        crate::acme::order::revoke(proc.cx(), &certificate.spec, params.reason).await?;
     }
     let ca = kind::of(proc.cx())?;
     let who = format!("by {} in {}", proc.actor(), proc.name());

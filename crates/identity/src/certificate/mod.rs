@@ -10,17 +10,20 @@
 //! kept, and people are told. The key is a secret field and is never shown. A certificate of this kind is no login.
 
 mod controller;
-mod issue;
+pub(crate) mod issue;
 pub mod material;
 pub mod panel;
 mod rules;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub use types::{
-    CertificateSpec, CertificateStatus, Issuer, KeyType, Level, Profile, RevokeParams, State,
+    CertificateSpec, CertificateStatus, Challenge, Issuer, KeyType, Level, Profile, RevokeParams,
+    State,
 };
+
+pub(crate) use rules::wait;
 
 use issue::Keep;
 use model::{Action, Column, Danger, Kind, Resource, Scope, Unit, Verb, WorkStyle, schema};
@@ -42,7 +45,7 @@ pub static KIND: Kind = Kind {
     plural: "certificates",
     title: "Certificate",
     scope: Scope::Cluster,
-    doc: "A certificate with its key: signed by the internal CA, or imported. It is issued at once and renewed in time; when a renewal fails, the present one is kept and people are told. The setting `tls-certificate` names the one that the panel shows.",
+    doc: "A certificate with its key: signed by the internal CA, by a public one (ACME), or imported. It is issued at once and renewed in time; when a renewal fails, the present one is kept and people are told. The setting `tls-certificate` names the one that the panel shows.",
     verbs: Verb::ALL,
     spec: schema::of::<CertificateSpec>,
     status: schema::of::<CertificateStatus>,
@@ -97,6 +100,7 @@ pub static KIND: Kind = Kind {
     streams: &[],
     examples: &[
         "dvctl certificate create web --names web.example.org --names 192.0.2.10",
+        "dvctl certificate create panel --issuer acme --account letsencrypt --names panel.example.org",
         "dvctl certificate create bought --issuer imported --chain chain.pem --private-key key.pem",
         "dvctl certificate list",
         "dvctl setting set tls-certificate --value bought",
@@ -126,7 +130,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
             }),
         ),
     ],
-    undos: &[],
+    undos: &[&crate::acme::order::WITHDRAW],
     streams: &[],
     finalizes: true,
     controllers: |_| vec![Arc::new(controller::Certificates::default())],

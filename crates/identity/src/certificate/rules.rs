@@ -2,7 +2,7 @@
 
 use super::Certificate;
 use super::material::{self, Facts};
-use super::types::{CertificateSpec, Issuer, Level, State};
+use super::types::{CertificateSpec, Challenge, Issuer, Level, State};
 use crate::ca::sorted;
 use model::{Error, Result, Timestamp, Violation};
 use runtime::{ActorKind, Draft};
@@ -37,10 +37,16 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
             };
             // What was good once may be changed in other fields after its end.
             if !old.as_ref().is_some_and(same) {
-                material::check(chain, key, draft.now())?;
+                let kept = match key.starts_with(crate::KEPT) {
+                    true => draft.cx().get::<Certificate>(None, &draft.meta.name),
+                    false => None,
+                };
+                let kept = kept.as_ref().and_then(|c| c.spec.private_key.as_ref());
+                material::check(chain, kept.unwrap_or(key), draft.now())?;
             }
         }
-        Issuer::Internal => {
+        Issuer::Internal | Issuer::Acme => {
+            public(&spec)?;
             if spec.names.is_empty() {
                 return Err(Error::field("spec.names", "must have at least one name")
                     .hint("for example `--names panel.example.org`"));
@@ -60,6 +66,42 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
         }
     }
     draft.set_spec::<Certificate>(&spec)
+}
+
+/// What only a public CA asks for.
+fn public(spec: &CertificateSpec) -> Result<()> {
+    if spec.issuer != Issuer::Acme {
+        return match &spec.account {
+            Some(_) => Err(Error::field(
+                "spec.account",
+                "is for the issuer `acme` only",
+            )),
+            None => Ok(()),
+        };
+    }
+    if spec.account.is_none() {
+        return Err(
+            Error::field("spec.account", "a certificate by ACME needs an account")
+                .hint("`dvctl acme-account create letsencrypt --contact YOU --terms-agreed`"),
+        );
+    }
+    for (n, name) in spec.names.iter().enumerate() {
+        let field = format!("spec.names[{n}]");
+        if name.parse::<IpAddr>().is_ok() {
+            return Err(Error::field(
+                field,
+                format!("`{name}`: public CAs are asked for DNS names only"),
+            ));
+        }
+        if name.starts_with("*.") && spec.challenge != Challenge::Dns01 {
+            return Err(Error::field(
+                field,
+                format!("`{name}` can be shown to be ours only by dns-01"),
+            )
+            .hint("`--challenge dns-01`"));
+        }
+    }
+    Ok(())
 }
 
 fn missing(spec: &CertificateSpec) -> Error {
@@ -180,7 +222,7 @@ pub(super) fn due(
 }
 
 /// How long to wait after so many failures in a row.
-pub(super) fn wait(failures: u32) -> Duration {
+pub(crate) fn wait(failures: u32) -> Duration {
     FIRST_WAIT
         .saturating_mul(1 << failures.saturating_sub(1).min(16))
         .min(LONGEST_WAIT)

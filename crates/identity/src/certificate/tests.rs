@@ -21,17 +21,27 @@ impl Seal for Mirror {
     }
 }
 
-struct House {
-    cx: Cx,
-    ca: Arc<Ca>,
+pub(crate) struct House {
+    pub(crate) cx: Cx,
+    pub(crate) ca: Arc<Ca>,
     clock: Arc<ManualClock>,
     _dir: tempfile::TempDir,
 }
 
 async fn start() -> House {
-    let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let now = clock.clone();
+    open(clock.clone(), clock).await
+}
+
+/// With the machine's clock.
+pub(crate) async fn real() -> House {
+    let unused = Arc::new(ManualClock::at(0));
+    open(Arc::new(runtime::SystemClock), unused).await
+}
+
+async fn open(time: Arc<dyn runtime::Clock>, clock: Arc<ManualClock>) -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let now = time.clone();
     let ca = Ca::open_in(
         CaConfig {
             folder: dir.path().join("pki"),
@@ -47,7 +57,7 @@ async fn start() -> House {
     .unwrap();
     let registry = Registry::new(&[runtime::SUBSYSTEMS, crate::SUBSYSTEMS]).unwrap();
     let cx = CxBuilder::new(registry, store::Memory::new())
-        .clock(clock.clone())
+        .clock(time)
         .seal(Arc::new(Mirror))
         .part(ca.clone())
         .build()
@@ -65,13 +75,13 @@ async fn start() -> House {
 }
 
 impl House {
-    async fn ask(&self, op: Op) -> model::Result<Answer> {
+    pub(crate) async fn ask(&self, op: Op) -> model::Result<Answer> {
         let request = Request::new("r", Actor::administrator("tester"), Surface::Rest, op);
         let admitted = self.cx.gate().admit(request)?;
         self.cx.desk().carry_out(admitted).await
     }
 
-    async fn create(&self, name: &str, spec: Value) -> model::Result<Answer> {
+    pub(crate) async fn create(&self, name: &str, spec: Value) -> model::Result<Answer> {
         self.ask(Op::Create {
             kind: KIND.name.into(),
             project: None,
@@ -80,7 +90,7 @@ impl House {
         .await
     }
 
-    async fn act(
+    pub(crate) async fn act(
         &self,
         kind: &str,
         name: &str,
@@ -100,18 +110,22 @@ impl House {
         .await
     }
 
-    async fn set(&self, value: &str) {
+    pub(crate) async fn set(&self, value: &str) {
+        self.set_setting(setting::TLS_CERTIFICATE.name, value).await;
+    }
+
+    pub(crate) async fn set_setting(&self, name: &str, value: &str) {
         let target = ObjectRef {
             kind: "setting".into(),
             project: None,
-            name: setting::TLS_CERTIFICATE.name.into(),
+            name: name.into(),
         };
         let body = json!({ "spec": { "value": value } });
         self.ask(Op::Patch { target, body }).await.unwrap();
     }
 
     /// Waits until the certificate is so.
-    async fn until(
+    pub(crate) async fn until(
         &self,
         name: &str,
         so: impl Fn(&Obj<Certificate>) -> bool,
@@ -142,18 +156,18 @@ impl House {
     }
 }
 
-fn is(certificate: &Obj<Certificate>, state: State) -> bool {
+pub(crate) fn is(certificate: &Obj<Certificate>, state: State) -> bool {
     certificate
         .status
         .as_ref()
         .is_some_and(|s| s.state == state)
 }
 
-fn fingerprint(certificate: &Obj<Certificate>) -> String {
+pub(crate) fn fingerprint(certificate: &Obj<Certificate>) -> String {
     certificate.status.clone().unwrap_or_default().fingerprint
 }
 
-fn condition(certificate: &Obj<Certificate>, kind: &str) -> Option<String> {
+pub(crate) fn condition(certificate: &Obj<Certificate>, kind: &str) -> Option<String> {
     let status = certificate.status.as_ref()?;
     let found = status.conditions.iter().find(|c| c.kind == kind)?;
     Some(format!(
@@ -345,6 +359,30 @@ async fn what_is_imported_is_checked_and_errors_name_the_field() {
         .unwrap();
     let shop = house.until("shop", |c| is(c, State::Valid)).await;
     assert_eq!(shop.status.as_ref().unwrap().names, ["shop.example.org"]);
+    // The same key in a new chain, and another field alone.
+    let key = rcgen::KeyPair::from_pem(&key).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["shop.example.org".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+    let chain = params.self_signed(&key).unwrap().pem();
+    let key = key.serialize_pem();
+    let target = ObjectRef {
+        kind: KIND.name.into(),
+        project: None,
+        name: "shop".into(),
+    };
+    for spec in [json!({ "chain": chain }), json!({ "days": 9 })] {
+        let op = Op::Patch {
+            target: target.clone(),
+            body: json!({ "spec": spec }),
+        };
+        house.ask(op).await.unwrap();
+    }
+    let op = Op::Patch {
+        target,
+        body: json!({ "spec": { "chain": other } }),
+    };
+    let error = house.ask(op).await.map(|_| ()).unwrap_err();
+    assert!(format!("{error:?}").contains("is not the key"), "{error:?}");
     // Nobody but us fills in what is issued here.
     let spec = json!({ "names": ["a"], "chain": chain, "private_key": key });
     let error = house.create("a", spec).await.map(|_| ()).unwrap_err();

@@ -12,6 +12,8 @@ pub enum Issuer {
     /// The CA of this cluster. Only who trusts that CA accepts it.
     #[default]
     Internal,
+    /// A public CA, by ACME: everybody accepts it.
+    Acme,
     /// Somebody else signed it, and it is renewed by hand: set `chain` and `private_key` again.
     Imported,
 }
@@ -40,6 +42,18 @@ pub enum KeyType {
     Ec384,
 }
 
+/// How it is shown to a public CA that the names are ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Challenge {
+    /// By an answer on port 80 of each name.
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a TXT record below each name; the only way to a `*`.
+    #[serde(rename = "dns-01")]
+    Dns01,
+}
+
 /// What people want of a certificate.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +66,13 @@ pub struct CertificateSpec {
     #[serde(default)]
     #[schemars(extend("x-immutable" = true))]
     pub issuer: Issuer,
+    /// The ACME account that it is ordered with; for the issuer `acme`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-ref" = "acme-account"))]
+    pub account: Option<String>,
+    /// How it is shown to a public CA that the names are ours; for the issuer `acme`.
+    #[serde(default)]
+    pub challenge: Challenge,
     /// What it is for. A public CA and an importer decide that themselves.
     #[serde(default)]
     pub profile: Profile,

@@ -151,6 +151,20 @@ pub static AUDIT_ANCHOR_CA: Known = Known {
     restart_needed: false,
 };
 
+/// Where http-01 of ACME is answered.
+pub static ACME_HTTP_ADDRESS: Known = Known {
+    name: "acme-http-address",
+    doc: "Address and port on which http-01 challenges of ACME are answered, only while an order is validated. The provider asks port 80 of each name: another port needs a forwarding.",
+    sort: Sort::Text {
+        default: "[::]:80",
+        check: |text| match text.parse::<std::net::SocketAddr>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err("is not an address and a port, such as [::]:80".into()),
+        },
+    },
+    restart_needed: false,
+};
+
 /// Which certificate the panel and the API show.
 pub static TLS_CERTIFICATE: Known = Known {
     name: "tls-certificate",
@@ -195,6 +209,7 @@ fn is_origin(text: &str) -> bool {
 
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
+    &ACME_HTTP_ADDRESS,
     &AUDIT_ANCHOR_CA,
     &AUDIT_ANCHOR_FILE,
     &AUDIT_ANCHOR_SYSLOG,

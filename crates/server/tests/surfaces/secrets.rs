@@ -34,6 +34,16 @@ fn spec(kind: &str) -> Value {
                 "secret_user_data": format!("#cloud-config\n# {HUSH}-data\n"),
             }
         }),
+        "acme-account" => json!({
+            "eab_key_id": "kid",
+            "eab_hmac": format!("{HUSH}-hmac"),
+            "credentials": format!("{HUSH}-credentials"),
+            "dns": {
+                "provider": "cloudflare",
+                "zone": "example.org",
+                "secret": format!("{HUSH}-token"),
+            },
+        }),
         // What stands before the first line of a PEM text is a comment.
         "certificate" => {
             let made = rcgen::generate_simple_self_signed(vec!["a.example.org".into()]).unwrap();

@@ -1,0 +1,203 @@
+//! Makes and removes the TXT records of dns-01, at a name server by RFC 2136 or at Cloudflare.
+
+use super::client;
+use super::rfc2136::Server;
+use super::types::{Dns, DnsProvider};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a record may take until its server shows it.
+const VISIBLE: Duration = Duration::from_secs(60);
+/// Life of a record in caches, in seconds.
+pub(super) const TTL: u32 = 120;
+const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4";
+
+/// One TXT record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Its name: `_acme-challenge.example.org`.
+    pub name: String,
+    /// Its text.
+    pub value: String,
+}
+
+/// Checks what people give; errors name the field.
+pub(super) fn check(dns: &Dns) -> Result<()> {
+    if dns.secret.is_none() {
+        return Err(Error::field("spec.dns.secret", "is missing")
+            .hint("the TSIG key in base 64, or the API token"));
+    }
+    let mut dns = dns.clone();
+    // One that was kept was good when it came.
+    dns.secret = dns.secret.filter(|s| !s.starts_with(crate::KEPT));
+    match dns.provider {
+        DnsProvider::Rfc2136 => server(&dns).map(|_| ()),
+        DnsProvider::Cloudflare => Ok(()),
+    }
+}
+
+fn server(dns: &Dns) -> Result<Server> {
+    let address = dns.server.as_deref().unwrap_or_default();
+    let at = address.parse().map_err(|_| {
+        Error::field(
+            "spec.dns.server",
+            format!("`{address}` is not an address and a port"),
+        )
+        .hint("for example 192.0.2.53:53 or [2001:db8::53]:53")
+    })?;
+    let Some(key_name) = dns.key_name.clone() else {
+        return Err(Error::field(
+            "spec.dns.key_name",
+            "is missing: the name of the TSIG key",
+        ));
+    };
+    let secret = dns.secret.as_deref().unwrap_or_default();
+    let key = STANDARD
+        .decode(secret)
+        .map_err(|_| Error::field("spec.dns.secret", "is not a TSIG key in base 64"))?;
+    Ok(Server {
+        at,
+        zone: dns.zone.clone(),
+        key_name,
+        key,
+    })
+}
+
+/// Makes the records and waits until they are seen.
+pub(super) async fn publish(dns: &Dns, records: &[Record], now: u64) -> Result<()> {
+    match dns.provider {
+        DnsProvider::Rfc2136 => {
+            let server = server(dns)?;
+            server.update(records, true, now).await?;
+            let end = Instant::now() + VISIBLE;
+            for record in records {
+                while !server.shows(record).await? {
+                    if Instant::now() > end {
+                        return Err(Error::unavailable(format!(
+                            "{} does not show {} although it took the update",
+                            server.at, record.name
+                        )));
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+            Ok(())
+        }
+        DnsProvider::Cloudflare => Cloudflare::new(dns, CLOUDFLARE)?.publish(records).await,
+    }
+}
+
+/// Removes the records; those that are gone are no error.
+pub(super) async fn withdraw(dns: &Dns, records: &[Record], now: u64) -> Result<()> {
+    match dns.provider {
+        DnsProvider::Rfc2136 => server(dns)?.update(records, false, now).await,
+        DnsProvider::Cloudflare => Cloudflare::new(dns, CLOUDFLARE)?.withdraw(records).await,
+    }
+}
+
+/// Cloudflare's API, version 4.
+pub(super) struct Cloudflare {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+    zone: String,
+}
+
+impl Cloudflare {
+    pub(super) fn new(dns: &Dns, url: &str) -> Result<Cloudflare> {
+        Ok(Cloudflare {
+            http: client::http(None)?,
+            url: url.to_owned(),
+            token: dns.secret.clone().unwrap_or_default(),
+            zone: dns.zone.clone(),
+        })
+    }
+
+    async fn ask(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request
+            .send()
+            .await
+            .map_err(|e| Error::unavailable(format!("cannot reach Cloudflare: {e}")))?;
+        let status = answer.status();
+        let value: Value = answer
+            .json()
+            .await
+            .map_err(|e| Error::unavailable(format!("Cloudflare answered {status}: {e}")))?;
+        if value["success"] == true {
+            return Ok(value["result"].clone());
+        }
+        let said = value["errors"][0]["message"]
+            .as_str()
+            .unwrap_or("no reason given");
+        let text = format!("Cloudflare refused ({status}): {said}");
+        Err(match status.is_server_error() || status.as_u16() == 429 {
+            true => Error::unavailable(text),
+            false => {
+                Error::refused(text).hint("the token needs Zone:Read and DNS:Edit for the zone")
+            }
+        })
+    }
+
+    async fn zone(&self) -> Result<String> {
+        let path = format!("/zones?name={}", self.zone);
+        let found = self.ask(reqwest::Method::GET, &path, None).await?;
+        match found[0]["id"].as_str() {
+            Some(id) => Ok(id.to_owned()),
+            None => Err(Error::refused(format!(
+                "Cloudflare knows no zone {}",
+                self.zone
+            ))),
+        }
+    }
+
+    async fn find(&self, zone: &str, record: &Record) -> Result<Vec<String>> {
+        let path = format!("/zones/{zone}/dns_records?type=TXT&name={}", record.name);
+        let found = self.ask(reqwest::Method::GET, &path, None).await?;
+        let same = |one: &&Value| {
+            one["content"]
+                .as_str()
+                .is_some_and(|c| c.trim_matches('"') == record.value)
+        };
+        let all = found.as_array().into_iter().flatten().filter(same);
+        Ok(all
+            .filter_map(|one| one["id"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    pub(super) async fn publish(&self, records: &[Record]) -> Result<()> {
+        let zone = self.zone().await?;
+        for record in records {
+            if !self.find(&zone, record).await?.is_empty() {
+                continue;
+            }
+            let body =
+                json!({ "type": "TXT", "name": record.name, "content": record.value, "ttl": TTL });
+            let path = format!("/zones/{zone}/dns_records");
+            self.ask(reqwest::Method::POST, &path, Some(body)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn withdraw(&self, records: &[Record]) -> Result<()> {
+        let zone = self.zone().await?;
+        for record in records {
+            for id in self.find(&zone, record).await? {
+                let path = format!("/zones/{zone}/dns_records/{id}");
+                self.ask(reqwest::Method::DELETE, &path, None).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,309 @@
+//! One order: from the names to the chain, as steps of the procedure that renews a certificate.
+
+use super::dns01::{self, Record};
+use super::types::AcmeAccountSpec;
+use super::{AcmeAccount, client, http01};
+use crate::certificate::{Certificate, Challenge, issue};
+use instant_acme::{
+    AuthorizationStatus, ChallengeType, Identifier, NewOrder, OrderStatus, RetryPolicy,
+    RevocationReason, RevocationRequest,
+};
+use model::{Error, Result, What};
+use rcgen::{CertificateParams, DistinguishedName};
+use runtime::{Cx, Obj, Proc, Undo, setting};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Orders in an hour.
+const MOST: usize = 5;
+const HOUR: Duration = Duration::from_secs(3600);
+const POLL: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(90));
+
+/// Takes TXT records away that an order has made.
+pub(crate) static WITHDRAW: Undo = Undo {
+    name: "certificate.withdraw",
+    run: |cx, args| {
+        Box::pin(async move {
+            let made: Made = serde_json::from_value(args)
+                .map_err(|e| Error::internal("arguments of certificate.withdraw").because(e))?;
+            withdraw(&cx, &made).await
+        })
+    },
+};
+
+/// The records of an order and whose DNS they are in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Made {
+    account: String,
+    records: Vec<Record>,
+}
+
+/// What the provider asks for one name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Task {
+    domain: String,
+    token: String,
+    /// What http-01 answers.
+    answer: String,
+    /// What dns-01 shows.
+    text: String,
+}
+
+fn account(cx: &Cx, name: &str) -> Result<Arc<Obj<AcmeAccount>>> {
+    cx.get::<AcmeAccount>(None, name)
+        .ok_or_else(|| Error::refused(format!("there is no ACME account `{name}`")))
+}
+
+/// A new certificate from the account's provider.
+pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec) -> Result<Value> {
+    let cx = proc.cx();
+    let name = spec.account.clone().unwrap_or_default();
+    let owner = account(cx, &name)?.spec.clone();
+    let challenge = spec.challenge;
+    let url: String = proc.step("order", || order(cx, &name, &spec.names)).await?;
+    let tasks: Vec<Task> = proc
+        .step("challenges", || tasks(&owner, &url, challenge))
+        .await?;
+    let mut made = Made {
+        account: name.clone(),
+        records: Vec::new(),
+    };
+    if challenge == Challenge::Dns01 {
+        made.records = tasks
+            .iter()
+            .map(|task| Record {
+                name: format!("_acme-challenge.{}", task.domain),
+                value: task.text.clone(),
+            })
+            .collect();
+        proc.undoable("publish", WITHDRAW.with(&made), || publish(cx, &made))
+            .await?;
+    }
+    proc.step("validate", || validate(cx, &owner, &url, challenge, &tasks))
+        .await?;
+    if !made.records.is_empty() {
+        proc.step("withdraw", || withdraw(cx, &made)).await?;
+    }
+    proc.step("finish", || finish(proc, &owner, &url)).await
+}
+
+/// Places the order, when there were not too many; answers its URL.
+async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
+    let account = account(cx, name)?;
+    let now = cx.clock().now();
+    let mut orders = account.status.clone().unwrap_or_default().orders;
+    orders.retain(|at| *at <= now && now.since(*at) < HOUR);
+    if let (true, Some(first)) = (orders.len() >= MOST, orders.first()) {
+        let wait = HOUR.saturating_sub(now.since(*first));
+        return Err(Error::new(
+            What::Unavailable(wait),
+            format!(
+                "{MOST} orders were made with the ACME account {name} in the last hour; more would cost us its provider's favour"
+            ),
+        ));
+    }
+    let known = client::open(&account.spec).await?;
+    orders.push(now);
+    cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
+        status.orders.clone_from(&orders);
+    })
+    .await?;
+    let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
+    let order = known
+        .new_order(&NewOrder::new(&identifiers))
+        .await
+        .map_err(client::said(&account.spec))?;
+    Ok(order.url().to_owned())
+}
+
+fn sort(challenge: Challenge) -> ChallengeType {
+    match challenge {
+        Challenge::Http01 => ChallengeType::Http01,
+        Challenge::Dns01 => ChallengeType::Dns01,
+    }
+}
+
+/// What is still to be shown.
+async fn tasks(owner: &AcmeAccountSpec, url: &str, challenge: Challenge) -> Result<Vec<Task>> {
+    let said = client::said(owner);
+    let known = client::open(owner).await?;
+    let mut order = known.order(url.to_owned()).await.map_err(&said)?;
+    let mut all = order.authorizations();
+    let mut out = Vec::new();
+    while let Some(one) = all.next().await {
+        let mut one = one.map_err(&said)?;
+        if one.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let domain = match one.identifier().identifier {
+            Identifier::Dns(name) => name.clone(),
+            other => return Err(Error::refused(format!("the provider asks for {other:?}"))),
+        };
+        let found = one.challenge(sort(challenge)).ok_or_else(|| {
+            Error::refused(format!(
+                "the provider does not offer this challenge for {domain}"
+            ))
+            .hint("set `challenge` to the other one")
+        })?;
+        let proof = found.key_authorization();
+        out.push(Task {
+            token: found.token.clone(),
+            answer: proof.as_str().to_owned(),
+            text: proof.dns_value(),
+            domain,
+        });
+    }
+    Ok(out)
+}
+
+fn seconds(cx: &Cx) -> u64 {
+    cx.clock().now().millis().max(0) as u64 / 1000
+}
+
+async fn publish(cx: &Cx, made: &Made) -> Result<()> {
+    let account = account(cx, &made.account)?;
+    let Some(dns) = &account.spec.dns else {
+        return Err(Error::refused(format!(
+            "the ACME account {} does not say how TXT records are made: `dns`",
+            made.account
+        )));
+    };
+    let published = dns01::publish(dns, &made.records, seconds(cx)).await;
+    if published.is_err() {
+        // A step that fails leaves nothing.
+        let _ = dns01::withdraw(dns, &made.records, seconds(cx)).await;
+    }
+    published
+}
+
+async fn withdraw(cx: &Cx, made: &Made) -> Result<()> {
+    let dns = account(cx, &made.account)
+        .ok()
+        .and_then(|a| a.spec.dns.clone());
+    match dns {
+        Some(dns) => dns01::withdraw(&dns, &made.records, seconds(cx)).await,
+        None => Ok(()),
+    }
+}
+
+/// Tells the provider to look, and waits until it has.
+async fn validate(
+    cx: &Cx,
+    owner: &AcmeAccountSpec,
+    url: &str,
+    challenge: Challenge,
+    tasks: &[Task],
+) -> Result<()> {
+    let said = client::said(owner);
+    let known = client::open(owner).await?;
+    let _listener = match challenge {
+        Challenge::Http01 if !tasks.is_empty() => {
+            let answers: HashMap<String, String> = tasks
+                .iter()
+                .map(|task| (task.token.clone(), task.answer.clone()))
+                .collect();
+            let at = setting::ACME_HTTP_ADDRESS.text(cx);
+            Some(http01::open(&at, answers).await?)
+        }
+        _ => None,
+    };
+    let mut order = known.order(url.to_owned()).await.map_err(&said)?;
+    let mut all = order.authorizations();
+    while let Some(one) = all.next().await {
+        let mut one = one.map_err(&said)?;
+        if one.status == AuthorizationStatus::Pending
+            && let Some(mut found) = one.challenge(sort(challenge))
+        {
+            found.set_ready().await.map_err(&said)?;
+        }
+    }
+    if matches!(
+        order.state().status,
+        OrderStatus::Valid | OrderStatus::Ready
+    ) {
+        return Ok(());
+    }
+    match order.poll_ready(&POLL).await.map_err(&said)? {
+        OrderStatus::Invalid => Err(Error::refused(why(&mut order).await)
+            .hint("the provider must reach what the challenge shows: port 80 of every name, or the TXT record")),
+        _ => Ok(()),
+    }
+}
+
+/// What the provider says was wrong with an order.
+async fn why(order: &mut instant_acme::Order) -> String {
+    let mut all = order.authorizations();
+    while let Some(Ok(mut one)) = all.next().await {
+        let _ = one.refresh().await;
+        let problem = one.challenges.iter().find_map(|c| c.error.as_ref());
+        if let Some(problem) = problem {
+            return format!(
+                "{} was not believed to be ours: {problem}",
+                one.identifier()
+            );
+        }
+    }
+    "the provider refused the order and does not say why".into()
+}
+
+/// Makes a key, hands its request in and fetches the chain. The key is in nobody's journal.
+async fn finish(proc: &Proc, owner: &AcmeAccountSpec, url: &str) -> Result<Value> {
+    let said = client::said(owner);
+    let name = &proc.target().name;
+    let certificate = proc
+        .cx()
+        .get::<Certificate>(None, name)
+        .ok_or_else(|| Error::not_found(format!("certificate {name} is gone")))?;
+    let spec = &certificate.spec;
+    let key = issue::new_key(spec.key_type)?;
+    let broken = |e: rcgen::Error| Error::internal("cannot make a signing request").because(e);
+    let mut params = CertificateParams::new(spec.names.clone()).map_err(broken)?;
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).map_err(broken)?;
+    let known = client::open(owner).await?;
+    let mut order = known.order(url.to_owned()).await.map_err(&said)?;
+    order.finalize_csr(request.der()).await.map_err(&said)?;
+    let chain = order.poll_certificate(&POLL).await.map_err(&said)?;
+    issue::store(proc.cx(), proc.target(), chain, key.serialize_pem()).await
+}
+
+/// Has the provider revoke the present certificate.
+pub(crate) async fn revoke(
+    cx: &Cx,
+    spec: &crate::certificate::CertificateSpec,
+    reason: crate::ca::Reason,
+) -> Result<()> {
+    use crate::ca::Reason;
+    let owner = account(cx, spec.account.as_deref().unwrap_or_default())?;
+    let known = client::open(&owner.spec).await?;
+    let chain = spec.chain.as_deref().unwrap_or_default();
+    let (ders, _) = crate::certificate::material::read(chain)?;
+    let der = ders.into_iter().next().unwrap_or_default();
+    let request = RevocationRequest {
+        certificate: &der.into(),
+        reason: Some(match reason {
+            Reason::Unspecified => RevocationReason::Unspecified,
+            Reason::KeyCompromise => RevocationReason::KeyCompromise,
+            Reason::AffiliationChanged => RevocationReason::AffiliationChanged,
+            Reason::Superseded => RevocationReason::Superseded,
+            Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
+            Reason::PrivilegeWithdrawn => RevocationReason::PrivilegeWithdrawn,
+        }),
+    };
+    match known.revoke(&request).await {
+        Ok(()) => Ok(()),
+        // Asked twice: it is done.
+        Err(instant_acme::Error::Api(problem))
+            if problem
+                .r#type
+                .as_deref()
+                .is_some_and(|t| t.ends_with(":alreadyRevoked")) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(client::said(&owner.spec)(error)),
+    }
+}
