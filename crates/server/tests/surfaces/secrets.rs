@@ -36,7 +36,7 @@ fn spec(kind: &str) -> Value {
         }),
         "acme-account" => json!({
             "eab_key_id": "kid",
-            "eab_hmac": format!("{HUSH}-hmac"),
+            "eab_hmac": format!("{HUSH}-hmac16"),
             "credentials": format!("{HUSH}-credentials"),
             "dns": {
                 "provider": "cloudflare",
