@@ -126,7 +126,10 @@ fn flag_at(name: &str, field: &Value, path: Vec<Step>, prefix: &str) -> Flag {
         None => {
             let name = name.replace('_', "-");
             let name = match shape {
-                Shape::Many(_) => singular(&name),
+                // `--name` would be the object's own.
+                Shape::Many(_) => Some(singular(&name))
+                    .filter(|one| one != "name")
+                    .unwrap_or(name),
                 _ => name,
             };
             // The timeout of an action is its own; ours steps back.

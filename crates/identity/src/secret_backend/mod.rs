@@ -63,7 +63,7 @@ pub static KIND: Kind = Kind {
     }],
     streams: &[],
     examples: &[
-        "dvctl secret-backend create vault --address https://vault.example.org:8200 --auth-method token --auth-secret default/vault-token",
+        "dvctl secret-backend create vault --address https://vault.example.org:8200 --auth method=token,secret=default/vault-token",
         "dvctl secret create db --backend vault --path apps/shop/db",
         "dvctl secret-backend test vault",
     ],
