@@ -24,10 +24,10 @@ impl Instance {
             && name.chars().all(label)
             && !name.starts_with('-')
             && !name.ends_with('-');
-        // `bin` holds the CLI beside the instances.
-        if !fits || name == "bin" {
+        // Beside the instances `bin` holds the CLI, and `etc` what must not lie in a state folder.
+        if !fits || ["bin", "etc"].contains(&name) {
             bail!(
-                "`{name}` cannot name an instance: at most 20 of a-z, 0-9 and `-`, not at either end, and not `bin`"
+                "`{name}` cannot name an instance: at most 20 of a-z, 0-9 and `-`, not at either end, and neither `bin` nor `etc`"
             );
         }
         Ok(Instance {

@@ -4,8 +4,8 @@
 //! a crash the outcomes that are missing can be written and are true. No secret is in a row. What happens to security
 //! without a change of an object ([`CATALOGUE`]) comes in by [`note`](fn@note).
 //!
-//! Rows are chained by their hashes ([`format`]), the chain is signed by a key that is then erased ([`signer`]), its heads
-//! leave the machine, and what is personal can be read with the key of its person only ([`subjects`]). [`verify`] needs
+//! Rows are chained by their hashes (`format`), the chain is signed by a key that is then erased (`signer`), its heads
+//! leave the machine, and what is personal can be read with the key of its person only (`subjects`). `verify` needs
 //! none of the keys.
 
 mod anchors;
