@@ -90,6 +90,7 @@ impl House {
         .await
     }
 
+    /// Asks for an action, as soon as nothing else works on the object.
     pub(crate) async fn act(
         &self,
         kind: &str,
@@ -102,12 +103,21 @@ impl House {
             project: None,
             name: name.into(),
         };
-        self.ask(Op::Act {
+        let op = Op::Act {
             target,
             verb: verb.into(),
             params,
-        })
-        .await
+        };
+        // What came before may not have let go of it yet.
+        let end = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            match self.ask(op.clone()).await {
+                Err(error) if error.code() == "BUSY" && tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     pub(crate) async fn set(&self, value: &str) {
