@@ -37,6 +37,9 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         Ok((store, Arc::new(sealer)))
     })
     .await??;
+    // Ports first: one in use must stop us before anything is written, as whoever we run.
+    let listeners = listeners(&config, &run_dir).await?;
+    let agents = agent_socket(&run_dir).await?;
     let streams = folder(&state.join("streams"), 0o700)?;
     let lines = TaskLogs::new(Arc::new(FileLines::new(&streams.join("tasks"))));
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
@@ -79,9 +82,6 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .await?;
     levels.follow(&cx);
     let ending = signals::ending(cx.life())?;
-    // Ports first: one in use must stop us before anything has happened.
-    let listeners = listeners(&config, &run_dir).await?;
-    let agents = agent_socket(&run_dir).await?;
     let stop = cx.shutdown();
     cx.life()
         .spawn("certificates", authority.clone().keep_fresh(stop));
