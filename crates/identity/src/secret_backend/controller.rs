@@ -43,13 +43,22 @@ impl Controller for BackendController {
                 kept.keep_only(&uids);
                 return Ok(Next::Settled);
             };
-            let reached = match kept.client(&backend) {
-                Ok(client) => client.health().await,
-                Err(error) => Err(error),
+            let look = async {
+                let reached = match kept.client(&backend) {
+                    Ok(client) => client.health().await,
+                    Err(error) => Err(error),
+                };
+                let let_in = match &reached {
+                    Ok(_) => Some(stay_in(cx, &kept, &backend).await),
+                    Err(_) => None,
+                };
+                (reached, let_in)
             };
-            let let_in = match &reached {
-                Ok(_) => Some(stay_in(cx, &kept, &backend).await),
-                Err(_) => None,
+            // One that does not answer must not keep this process from ending.
+            let shutdown = cx.shutdown();
+            let (reached, let_in) = tokio::select! {
+                () = shutdown.cancelled() => return Ok(Next::Settled),
+                seen = look => seen,
             };
             let now = cx.clock().now();
             cx.set_status::<Backend>(key, |status: &mut BackendStatus| {

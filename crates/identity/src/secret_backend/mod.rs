@@ -93,8 +93,15 @@ async fn test(proc: &Proc) -> Result<Value> {
     let backend = get(cx, &proc.target().name)?;
     let kept = Backends::of(cx)?;
     let client = kept.client(&backend)?;
-    let health = client.health().await?;
-    let token = kept.log_in(cx, &backend).await?;
+    let asked = async {
+        let health = client.health().await?;
+        Ok((health, kept.log_in(cx, &backend).await?))
+    };
+    let token = proc.token();
+    let (health, token) = tokio::select! {
+        () = token.cancelled() => return Err(Error::refused("the task was cancelled")),
+        asked = asked => asked?,
+    };
     cx.wake(&cx.key::<Backend>(None, &proc.target().name));
     Ok(json!({ "version": health.version, "token_seconds": token.life.map(|l| l.as_secs()) }))
 }

@@ -69,6 +69,8 @@ struct Inner {
     seal: Arc<dyn Seal>,
     state: RwLock<State>,
     reached: watch::Sender<Revision>,
+    /// Nobody follows the store any more: this process ends.
+    ended: CancellationToken,
     deltas: broadcast::Sender<Arc<Delta>>,
 }
 
@@ -86,6 +88,7 @@ impl Cache {
             seal,
             state: RwLock::default(),
             reached,
+            ended: CancellationToken::new(),
             deltas,
         }))
     }
@@ -142,6 +145,8 @@ impl Cache {
         mut after: Revision,
         stop: CancellationToken,
     ) {
+        // However it ends: who waits for a change must not wait for one that will not be seen.
+        let _ended = self.0.ended.clone().drop_guard();
         loop {
             let mut changes = store.watch(&Prefix::new(""), after);
             let mut commit: Vec<Change> = Vec::new();
@@ -295,7 +300,17 @@ impl Cache {
     pub async fn reach(&self, revision: Revision) -> Result<()> {
         let mut reached = self.0.reached.subscribe();
         let wait = reached.wait_for(|r| *r >= revision);
-        match tokio::time::timeout(Duration::from_secs(10), wait).await {
+        let wait = tokio::time::timeout(Duration::from_secs(10), wait);
+        let waited = tokio::select! {
+            biased;
+            waited = wait => waited,
+            () = self.0.ended.cancelled() => {
+                return Err(Error::unavailable(
+                    "the change is stored, but this process ends and does not see it",
+                ));
+            }
+        };
+        match waited {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Error::unavailable(
                 "the change is stored, but this process has not seen it within 10 s",
