@@ -31,13 +31,15 @@ pub struct Plug {
     pub ipv6: Option<String>,
     /// The numeric user that QEMU runs as.
     pub user: u32,
+    /// How many queues its card has, 1 to [`tap::QUEUES_MAX`].
+    pub queues: usize,
 }
 
 /// A NIC that is plugged in.
 #[derive(Debug)]
 pub struct Plugged {
-    /// The tap's descriptor, for QEMU.
-    pub fd: OwnedFd,
+    /// The tap's descriptors, one per queue, for QEMU.
+    pub fds: Vec<OwnedFd>,
     /// The tap's name.
     pub tap: String,
     /// Largest packet in bytes, for the guest's NIC.
@@ -86,7 +88,8 @@ pub async fn plug(cx: &Cx, what: &Plug) -> Result<Plugged> {
             what.nic, what.guest, what.network
         )
     };
-    let fd = step(tap::open(fabric.netns(), &name, what.user).await, about)?;
+    let open = tap::open(fabric.netns(), &name, what.user, what.queues).await;
+    let fds = step(open, about)?;
     step(ready.links.set_mtu(&name, network.spec.mtu).await, about)?;
     step(
         ready.links.set_port(&name, &status.bridge, false).await,
@@ -94,7 +97,7 @@ pub async fn plug(cx: &Cx, what: &Plug) -> Result<Plugged> {
     )?;
     step(ready.links.set_up(&name, true).await, about)?;
     Ok(Plugged {
-        fd,
+        fds,
         tap: name,
         mtu: network.spec.mtu,
     })

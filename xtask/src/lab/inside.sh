@@ -54,6 +54,8 @@ agent_listens_on_nothing() {
         ! awk -v i="$inode" '$4=="0A" && $10==i {found=1} END {exit !found}' /proc/net/tcp /proc/net/tcp6
     done
 }
+# So that the kernel moves the packets of guests: before the agent opens it, the device must answer.
+vhost_is_there() { modprobe vhost_net; test -c /dev/vhost-net; }
 kvm_is_there() { modprobe kvm_amd 2>/dev/null || modprobe kvm_intel; test -c /dev/kvm; systemctl restart debvisord-agent; until_true 60 ready; }
 image() {
     dvctl pool create default
@@ -62,13 +64,28 @@ image() {
     until_true 60 sh -c 'test "$(dvctl image show tiny -o json | jq -r .status.state)" = ready'
 }
 guest_boots() {
-    dvctl vm create web1 --image tiny --memory 256MiB --network default --start
+    dvctl vm create web1 --image tiny --vcpus 2 --memory 256MiB --network default --start
     until_true 120 is .status.state running
     until_true 120 dvctl vm exec web1 -- uname -a
 }
 under_kvm() { is .status.acceleration kvm; }
 in_a_scope() { grep -E '\.scope$' "/proc/$(qemu)/cgroup"; }
 unprivileged() { test "$(ps -o uid= -p "$(qemu)" | tr -d ' ')" -ge 1000; grep -E '^Seccomp:\s2' "/proc/$(qemu)/status"; }
+# One queue and one thread of the kernel per CPU, and packets really go through them.
+vhost_moves_packets() {
+    test "$(find "/proc/$(qemu)/fd" -lname /dev/vhost-net | wc -l)" -eq 2
+    test "$(find "/proc/$(qemu)/fd" -lname /dev/net/tun | wc -l)" -eq 2
+    test "$(dvctl vm exec web1 -- sh -c 'ls -d /sys/class/net/*/queues/rx-1' | wc -l)" -eq 1
+    until_true 30 ping -c 3 -i 0.3 -W 2 "$(vm '[.status.addresses[] | select(contains("."))][0]')"
+}
+huge_pages_back_a_guest() {
+    echo 80 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+    dvctl vm create huge --image tiny --set memory=128MiB --set hugepages=2m --set ballooning=false --set power=paused
+    until_true 60 sh -c 'test "$(dvctl vm show huge -o json | jq -r .status.state)" = paused'
+    grep -q 'KernelPageSize: *2048 kB' "/proc/$(pgrep -f 'qemu-system-x86_64.*huge')/smaps"
+    dvctl vm delete huge --yes
+    echo 0 >/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages
+}
 # killed UNIT: ends it hard; systemd starts it again, and the guest is the same process.
 killed() {
     local pid guest
@@ -125,12 +142,15 @@ if [ ! -e /var/lib/lab-rebooted ]; then
     check "its units run" units_run
     check "the api may bind low ports, nothing else" api_may_only_bind_low_ports
     check "the agent listens on nothing" agent_listens_on_nothing
+    check "vhost is there" vhost_is_there
     check "kvm is there" kvm_is_there
     check "pool, network and image are made" image
     check "a guest boots and answers" guest_boots
     check "the guest runs under kvm" under_kvm
     check "the guest has a scope of its own" in_a_scope
     check "the guest has no rights and seccomp" unprivileged
+    check "vhost moves its packets, a queue per cpu" vhost_moves_packets
+    check "huge pages back a guest" huge_pages_back_a_guest
     check "a killed api comes back" killed debvisord.service
     check "a killed agent adopts its guest" killed debvisord-agent.service
     check "a restarted agent adopts its guest" stopped_agent

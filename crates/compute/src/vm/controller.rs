@@ -246,7 +246,7 @@ impl Pass<'_> {
             Change::Grow(name, size) => Ask::Grow(name, size.0),
             Change::Plug(nic) => {
                 let user = self.hypervisor.user(&self.id);
-                Ask::Plug(nics::open(self.cx, &self.id, &nic, user).await?)
+                Ask::Plug(nics::open(self.cx, &self.id, &self.vm.spec, &nic, user).await?)
             }
             Change::Unplug(name) => {
                 self.ask(Ask::Unplug(name.clone())).await?;

@@ -78,8 +78,8 @@ pub struct LayerFile {
 pub struct NicSource {
     /// The interface.
     pub nic: Nic,
-    /// Its tap device.
-    pub tap: OwnedFd,
+    /// Its tap device, one descriptor per queue.
+    pub taps: Vec<OwnedFd>,
     /// Name of the tap device.
     pub device: String,
     /// Largest packet.

@@ -3,7 +3,8 @@
 use super::Vm;
 use super::hypervisor::{NicSource, VmId};
 use super::seed::NicFacts;
-use super::types::Nic;
+use super::types::{Nic, NicModel, VmSpec};
+use host::net::tap;
 use model::{Result, What};
 use network::network::{Network, State};
 use network::{Plug, plug, unplug};
@@ -32,8 +33,19 @@ pub fn wait(cx: &Cx, vm: &Obj<Vm>) -> Option<String> {
     })
 }
 
+/// How many queues a card has: one per CPU that the guest may come to have, so that each sends and receives by itself.
+fn queues(nic: &Nic, vm: &VmSpec) -> usize {
+    let cpus = vm.cpu.max.unwrap_or(vm.vcpus);
+    match nic.model {
+        NicModel::Virtio => {
+            usize::try_from(cpus).map_or(tap::QUEUES_MAX, |n| n.clamp(1, tap::QUEUES_MAX))
+        }
+        NicModel::E1000e => 1,
+    }
+}
+
 /// Plugs an interface in, for a QEMU that runs as `user`.
-pub async fn open(cx: &Cx, id: &VmId, nic: &Nic, user: u32) -> Result<NicSource> {
+pub async fn open(cx: &Cx, id: &VmId, vm: &VmSpec, nic: &Nic, user: u32) -> Result<NicSource> {
     let what = Plug {
         guest: id.object.clone(),
         uid: id.uid,
@@ -43,11 +55,12 @@ pub async fn open(cx: &Cx, id: &VmId, nic: &Nic, user: u32) -> Result<NicSource>
         ipv4: nic.ipv4.clone(),
         ipv6: nic.ipv6.clone(),
         user,
+        queues: queues(nic, vm),
     };
     let plugged = plug(cx, &what).await?;
     Ok(NicSource {
         nic: nic.clone(),
-        tap: plugged.fd,
+        taps: plugged.fds,
         device: plugged.tap,
         mtu: plugged.mtu,
     })

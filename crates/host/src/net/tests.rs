@@ -234,28 +234,35 @@ async fn a_tap_outlives_its_holder_and_has_one_at_a_time() {
     };
     let netns = lab.netns("a").await;
     let links = bridge(&netns, "dvb1", &[]).await;
-    let fd = tap::open(&netns, "dvt1", 4711).await.unwrap();
+    let fds = tap::open(&netns, "dvt1", 4711, 3).await.unwrap();
+    assert_eq!(fds.len(), 3);
     let link = links.get("dvt1").await.unwrap().unwrap();
     assert_eq!(link.kind, "tun");
     links.set_port("dvt1", "dvb1", true).await.unwrap();
     let port = links.get("dvt1").await.unwrap().unwrap();
     assert!(port.isolated && port.bridge.is_some());
-    let busy = tap::open(&netns, "dvt1", 4711).await.unwrap_err();
+    let busy = tap::open(&netns, "dvt1", 4711, 2).await.unwrap_err();
     assert!(busy.to_string().contains("still running"), "{busy}");
-    drop(fd);
+    drop(fds);
     assert_eq!(
         links.get("dvt1").await.unwrap().unwrap().index,
         link.index,
         "persistent"
     );
-    drop(tap::open(&netns, "dvt1", 4711).await.unwrap());
+    drop(tap::open(&netns, "dvt1", 4711, 1).await.unwrap());
     let detail = ip(&netns, "-d link show dvt1").await;
     assert!(
-        detail.contains("vnet_hdr on")
-            && detail.contains("user 4711")
-            && !detail.contains("multi_queue on"),
+        detail.contains("vnet_hdr on") && detail.contains("user 4711"),
         "{detail}"
     );
+    let many = tap::open(&netns, "dvt1", 4711, 9).await.unwrap_err();
+    assert!(many.to_string().contains("1 to 8"), "{many}");
+
+    // One that is older than queues are is made anew.
+    ip(&netns, "tuntap add dev dvt2 mode tap vnet_hdr").await;
+    drop(tap::open(&netns, "dvt2", 4711, 2).await.unwrap());
+    let detail = ip(&netns, "-d link show dvt2").await;
+    assert!(detail.contains("multi_queue"), "{detail}");
 }
 
 /// Ethernet header and body, not padded: br_netfilter would cut the padding off again.

@@ -233,6 +233,7 @@ impl Node {
             ipv4: nic.ipv4.clone(),
             ipv6: nic.ipv6.clone(),
             user: 0,
+            queues: 1,
         }
     }
 
@@ -247,11 +248,11 @@ impl Node {
         .await
         .unwrap();
         let what = self.plug_of(name);
-        let plugged = plug(&self.cx, &what).await.unwrap();
+        let mut plugged = plug(&self.cx, &what).await.unwrap();
         let netns = Netns::named(&format!("{}-{name}", self.netns.name())).unwrap();
         netns.ensure().await.unwrap();
         self.guests.push(netns.clone());
-        let nic = tap::open(&netns, "eth0", 0).await.unwrap();
+        let nic = tap::open(&netns, "eth0", 0, 1).await.unwrap().remove(0);
         sysctl::write(
             &netns,
             &[("net/ipv6/conf/eth0/disable_ipv6".into(), "0".into())],
@@ -265,7 +266,7 @@ impl Node {
             netns,
             what,
             tap: plugged.tap,
-            _cable: cable(plugged.fd, nic),
+            _cable: cable(plugged.fds.remove(0), nic),
         }
     }
 }

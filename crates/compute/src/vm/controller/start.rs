@@ -72,7 +72,7 @@ impl Pass<'_> {
         let user = self.hypervisor.user(&self.id);
         let mut plugged = Vec::new();
         for nic in &spec.nics {
-            plugged.push(nics::open(self.cx, &self.id, nic, user).await?);
+            plugged.push(nics::open(self.cx, &self.id, &spec, nic, user).await?);
         }
         let launch = Launch {
             vm: self.id.clone(),

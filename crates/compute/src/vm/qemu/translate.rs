@@ -248,21 +248,28 @@ pub(super) fn nic(
     fds: &mut Fds,
 ) -> Result<Nic> {
     let it = source.nic;
-    let tap = format!("nic-{}", it.name);
-    let mut vhost_fds = Vec::new();
-    if it.model == NicModel::Virtio
-        && let Ok(vhost) = std::fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/vhost-net")
-    {
-        let name = format!("vhost-{}", it.name);
-        fds.insert(name.clone(), vhost.into());
-        vhost_fds.push(name);
-    }
-    fds.insert(tap.clone(), source.tap);
+    let vhost = |_: &OwnedFd| {
+        let mut open = std::fs::File::options();
+        open.read(true).write(true).open("/dev/vhost-net").ok()
+    };
+    // All queues have it or none: it is one device.
+    let vhosts: Option<Vec<_>> = match it.model {
+        NicModel::Virtio => source.taps.iter().map(vhost).collect(),
+        NicModel::E1000e => None,
+    };
+    let mut named = |sort: &str, held: Vec<OwnedFd>| -> Vec<String> {
+        let named = held.into_iter().enumerate().map(|(queue, fd)| {
+            let name = format!("{sort}-{}-{queue}", it.name);
+            fds.insert(name.clone(), fd);
+            name
+        });
+        named.collect()
+    };
+    let tap_fds = named("nic", source.taps);
+    let vhosts = vhosts.unwrap_or_default();
+    let vhost_fds = named("vhost", vhosts.into_iter().map(OwnedFd::from).collect());
     Ok(Nic {
-        tap_fds: vec![tap],
+        tap_fds,
         vhost_fds,
         mac: it.mac,
         model: match it.model {
