@@ -68,6 +68,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .events(events)
         .part(Arc::new(lines))
         .part(Arc::new(identity::secret_backend::Backends::default()))
+        .part(Arc::new(identity::realm::oidc::Providers::default()))
         .part(Arc::new(
             runtime::SecretUsers::new(identity::secret_users()),
         ))
@@ -89,6 +90,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         tracing::info!("the project `default` was made");
     }
     identity::role::make_built_in(&cx).await?;
+    identity::realm::make_local(&cx).await?;
     people.start(&cx, authority.clone());
     cx.life().spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;

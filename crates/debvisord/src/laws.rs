@@ -150,6 +150,7 @@ async fn process(store: Arc<dyn Store>, outside: &Outside) -> Cx {
         .part(Arc::new(local))
         .part(outside.file.clone())
         .part(Arc::new(Backends::default()))
+        .part(Arc::new(identity::realm::oidc::Providers::default()))
         .part(Arc::new(SecretUsers::new(vec![Arc::new(Lock {
             opens: outside.opens.clone(),
             stuck: outside.stuck.clone(),
@@ -280,6 +281,20 @@ const SETTINGS: &[Setting] = &[
                 // Nobody answers there: the test fails, and ends.
                 let backend = json!({ "address": "http://127.0.0.1:1", "auth": auth });
                 create(&cx, "secret-backend", backend).await
+            })
+        },
+        holds: |_, _, _, state| match state {
+            TaskState::Succeeded => Err("it answers where nobody listens".into()),
+            _ => Ok(()),
+        },
+    },
+    Setting {
+        kind: "realm",
+        setup: |cx, _| {
+            Box::pin(async move {
+                // Nobody answers there: the test fails, and ends.
+                let oidc = json!({ "issuer": "http://127.0.0.1:1", "client_id": "law" });
+                create(&cx, "realm", json!({ "type": "oidc", "oidc": oidc })).await
             })
         },
         holds: |_, _, _, state| match state {

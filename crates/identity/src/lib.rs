@@ -15,6 +15,7 @@ pub mod grant;
 pub mod group;
 pub mod login;
 pub mod project;
+pub mod realm;
 pub mod role;
 pub mod secret;
 pub mod secret_backend;
@@ -40,6 +41,7 @@ const KEPT: &str = "$sealed:";
 /// What this crate declares.
 pub static SUBSYSTEMS: &[&Subsystem] = &[
     &project::SUBSYSTEM,
+    &realm::SUBSYSTEM,
     &user::SUBSYSTEM,
     &group::SUBSYSTEM,
     &factor::SUBSYSTEM,

@@ -1,7 +1,8 @@
 //! A group: users who get the same grants. Who is in it stands with each user, in one place.
 
-use model::{Column, Condition, Kind, Resource, Scope, Unit, Verb, schema};
-use runtime::{Place, Seat, Subsystem, no_controllers, normal, nothing_to_admit};
+use crate::access;
+use model::{Column, Condition, Kind, Resource, Result, Scope, Unit, Verb, schema};
+use runtime::{Draft, Place, Seat, Subsystem, no_controllers, normal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,8 @@ pub struct GroupSpec {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub description: String,
-    /// Names that directories and login providers have for it: whoever comes in with one of them is in it.
+    /// Names that directories and login providers have for it: whoever comes in with one of them is in it. `NAME` is
+    /// believed of every realm, `REALM:NAME` of that one.
     #[serde(default)]
     #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
     pub directory: Vec<String>,
@@ -62,13 +64,24 @@ pub static KIND: Kind = Kind {
     ],
 };
 
+/// A name that a realm says puts people into the group: only who may do that himself may say which.
+fn admit(draft: &mut Draft<'_>) -> Result<()> {
+    let spec = draft.spec::<Group>()?;
+    let old = draft.old_spec::<Group>()?;
+    let had = old.is_some_and(|old| spec.directory.iter().all(|n| old.directory.contains(n)));
+    match had || spec.directory.is_empty() {
+        true => Ok(()),
+        false => access::may_join(draft.cx(), draft.actor(), &draft.meta.name),
+    }
+}
+
 /// The subsystem.
 pub static SUBSYSTEM: Subsystem = Subsystem {
     kind: &KIND,
     place: Place::Api,
     seat: Seat::Api,
     normal: normal::<Group>,
-    admit: nothing_to_admit,
+    admit,
     runs: &[],
     undos: &[],
     streams: &[],

@@ -12,6 +12,7 @@ mod types;
 mod user;
 
 pub use kept::Backends;
+pub(crate) use rules::is_here;
 pub use types::{Auth, AuthMethod, BackendSpec, BackendStatus, BackendType};
 pub use user::PasswordThere;
 

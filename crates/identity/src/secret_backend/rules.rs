@@ -64,11 +64,11 @@ fn check(spec: &BackendSpec) -> Vec<Violation> {
 }
 
 /// Whether an address is this machine's own.
-fn is_here(address: &str) -> bool {
+pub(crate) fn is_here(address: &str) -> bool {
     let rest = address.trim_start_matches("http://");
     let host = match rest.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => rest.split(':').next().unwrap_or_default(),
+        None => rest.split([':', '/']).next().unwrap_or_default(),
     };
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -83,6 +83,7 @@ mod tests {
             "http://127.0.0.1:8200",
             "http://localhost:1",
             "http://[::1]:8200",
+            "http://localhost/x",
         ] {
             assert!(is_here(good), "{good}");
         }

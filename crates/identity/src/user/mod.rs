@@ -11,7 +11,7 @@ mod rules;
 mod types;
 
 pub(crate) use reset::{Reset, spend as spend_reset};
-pub(crate) use rules::unique_key;
+pub(crate) use rules::{subject_key, unique_key};
 pub use types::{Theme, UserSpec, UserStatus};
 
 use model::{

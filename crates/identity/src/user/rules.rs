@@ -1,8 +1,9 @@
 //! What a user may be: the rules of its spec, and who may not be lost.
 
-use super::{LOCAL, User, names};
+use super::{LOCAL, User, UserSpec, names};
 use crate::access;
 use crate::login::administrators;
+use crate::realm::Realm;
 use model::{Error, Result};
 use runtime::{Draft, Until};
 use serde_json::{Value, json};
@@ -19,6 +20,47 @@ pub(crate) fn unique(username: &str) -> String {
 /// The key that a user of this name, or of one that looks like it, holds.
 pub(crate) fn unique_key(username: &str) -> runtime::Key {
     runtime::unique_key(SPACE, &unique(username))
+}
+
+/// The space of who somebody is in his realm.
+const SUBJECTS: &str = "subject";
+
+/// What makes one in a realm unique; hashed like a name.
+fn subject(realm: &str, subject: &str) -> String {
+    hex::encode(Sha256::digest(format!("{realm}\n{subject}").as_bytes()))
+}
+
+/// The key that the user of a realm with this subject holds.
+pub(crate) fn subject_key(realm: &str, who: &str) -> runtime::Key {
+    runtime::unique_key(SUBJECTS, &subject(realm, who))
+}
+
+/// Nobody else of the realm is who he is there.
+fn claim_subject(draft: &mut Draft<'_>, spec: &UserSpec, old: Option<&UserSpec>) -> Result<()> {
+    if spec.subject.is_some() && spec.realm == LOCAL {
+        return Err(Error::field(
+            "spec.subject",
+            "is for users of another realm than `local`",
+        ));
+    }
+    let new = spec.subject.as_deref().map(|who| subject(&spec.realm, who));
+    let old = old.and_then(|old| Some(subject(&old.realm, old.subject.as_deref()?)));
+    if new == old {
+        return Ok(());
+    }
+    if let Some(old) = &old {
+        draft.release_key(SUBJECTS, old);
+    }
+    let Some(new) = new else { return Ok(()) };
+    if draft.key_taken(SUBJECTS, &new) {
+        return Err(Error::exists(format!(
+            "there is a user who is the same in realm `{}`",
+            spec.realm
+        ))
+        .hint("dvctl user list -o wide"));
+    }
+    draft.claim_key(SUBJECTS, &new);
+    Ok(())
 }
 
 /// At creation and every change.
@@ -64,12 +106,14 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     for group in spec.groups.iter().filter(|group| !had(group)) {
         access::may_join(cx, actor, group)?;
     }
-    if old.is_none() && spec.realm != LOCAL && draft.cx().registry().get("realm").is_none() {
+    let there = spec.realm == LOCAL || cx.get::<Realm>(None, &spec.realm).is_some();
+    if old.is_none() && !there {
         return Err(
             Error::field("spec.realm", format!("there is no realm `{}`", spec.realm))
-                .hint("`local` is always there"),
+                .hint("`local` is always there; see `dvctl realm list`"),
         );
     }
+    claim_subject(draft, &spec, old.as_ref())?;
     let was_active = old.as_ref().is_some_and(|old| old.active);
     if was_active && !spec.active {
         administrators::may_lose(draft.cx(), &draft.meta.name)?;

@@ -25,6 +25,11 @@ pub struct UserSpec {
     #[serde(default = "local")]
     #[schemars(length(min = 1, max = 63), extend("x-immutable" = true))]
     pub realm: String,
+    /// Who he is in his realm, for good: of a provider its issuer, a blank and the subject; of a directory the unique id
+    /// of his entry. Absent for `local`, and until his first login; then it is never anybody else's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 800), extend("x-personal" = true))]
+    pub subject: Option<String>,
     /// Groups that he is in.
     #[serde(default)]
     #[schemars(length(max = 100), extend("items" = serde_json::json!({ "type": "string", "maxLength": 63, "x-ref": "group" })))]

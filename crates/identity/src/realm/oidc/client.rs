@@ -1,0 +1,167 @@
+//! What is asked of a provider over HTTP: what it is (OpenID Connect Discovery 1.0), its keys (RFC 7517), and tokens for
+//! codes (RFC 6749, 4.1.3). Nothing is followed elsewhere, and no body or token is logged.
+
+use super::OidcSpec;
+use crate::secret_backend::is_here;
+use model::{Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use std::time::Duration;
+
+/// How long a connection and a whole call may take.
+const CONNECT: Duration = Duration::from_secs(5);
+const CALL: Duration = Duration::from_secs(15);
+/// More is not read of an answer.
+const LONGEST: usize = 1 << 18;
+
+/// What a provider says of itself, as far as we need it.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Facts {
+    /// Who it is.
+    pub issuer: String,
+    /// Where browsers log in.
+    pub authorization_endpoint: String,
+    /// Where codes become tokens.
+    pub token_endpoint: String,
+    /// Where its keys are.
+    pub jwks_uri: String,
+    /// Where browsers log out.
+    #[serde(default)]
+    pub end_session_endpoint: Option<String>,
+    /// Which PKCE it knows; most say nothing.
+    #[serde(default)]
+    pub code_challenge_methods_supported: Option<Vec<String>>,
+}
+
+/// A provider that can be asked. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Provider {
+    name: String,
+    issuer: String,
+    http: reqwest::Client,
+}
+
+impl Provider {
+    pub(super) fn new(name: &str, spec: &OidcSpec) -> Result<Provider> {
+        // Another part of the process may have chosen it already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT)
+            .timeout(CALL);
+        if let Some(pem) = &spec.ca {
+            let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
+            let found = found.ok().filter(|found| !found.is_empty());
+            let found = found.ok_or_else(|| {
+                Error::refused(format!("realm `{name}`: its `ca` holds no certificate"))
+            })?;
+            // These and no others.
+            builder = builder.tls_certs_only(found);
+        }
+        let http = builder
+            .build()
+            .map_err(|e| Error::internal("the HTTP client cannot be set up").because(e))?;
+        Ok(Provider {
+            name: name.to_owned(),
+            issuer: spec.issuer.clone(),
+            http,
+        })
+    }
+
+    /// What it says of itself; an error when it is another one, or wants to be asked in the clear.
+    pub(super) async fn discover(&self) -> Result<Facts> {
+        let url = format!(
+            "{}/.well-known/openid-configuration",
+            self.issuer.trim_end_matches('/')
+        );
+        let said = self.get(&url).await?;
+        let facts: Facts = serde_json::from_value(said)
+            .map_err(|e| self.wrong(&format!("describes itself unreadably: {e}")))?;
+        self.fits(&facts)?;
+        Ok(facts)
+    }
+
+    fn fits(&self, facts: &Facts) -> Result<()> {
+        // Section 4.3 of Discovery: exactly the same, or it speaks for another one.
+        if facts.issuer != self.issuer {
+            let theirs: String = facts.issuer.chars().take(200).collect();
+            return Err(self
+                .wrong(&format!("calls itself `{}`", theirs.escape_debug()))
+                .hint("write `issuer` exactly as the provider does, also the slash at its end"));
+        }
+        let places = [
+            Some(&facts.authorization_endpoint),
+            Some(&facts.token_endpoint),
+            Some(&facts.jwks_uri),
+            facts.end_session_endpoint.as_ref(),
+        ];
+        for place in places.into_iter().flatten() {
+            let safe = place.starts_with("https://")
+                || (self.issuer.starts_with("http://") && is_here(place));
+            if !safe || !place.is_ascii() || place.chars().any(|c| c.is_ascii_control() || c == ' ')
+            {
+                return Err(self.wrong("names an address of its own that is not `https`"));
+            }
+        }
+        let pkce = facts.code_challenge_methods_supported.as_ref();
+        if pkce.is_some_and(|known| !known.iter().any(|m| m == "S256")) {
+            return Err(self.wrong("does not know PKCE with S256"));
+        }
+        Ok(())
+    }
+
+    /// Its keys.
+    pub(super) async fn keys(&self, facts: &Facts) -> Result<Value> {
+        self.get(&facts.jwks_uri).await
+    }
+
+    async fn get(&self, url: &str) -> Result<Value> {
+        let request = self.http.get(url).header("accept", "application/json");
+        let (status, body) = self.send(request).await?;
+        match (status, body) {
+            (200, Some(body)) => Ok(body),
+            (200, None) => Err(self.wrong("answers with what is no JSON")),
+            (status, _) => Err(self.answers(status, url)),
+        }
+    }
+
+    fn answers(&self, status: u16, url: &str) -> Error {
+        let what = format!("realm `{}`: {url} answers with {status}", self.name);
+        match status {
+            429 | 500.. => Error::unavailable(what),
+            _ => Error::refused(what),
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, Option<Value>)> {
+        let failed = |e: reqwest::Error| {
+            Error::unavailable(format!(
+                "realm `{}`: the provider {} does not answer",
+                self.name, self.issuer
+            ))
+            .hint("local users can log in; `dvctl realm show` says since when")
+            .because(e.without_url())
+        };
+        let mut answer = request.send().await.map_err(failed)?;
+        let status = answer.status().as_u16();
+        let mut text = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            if text.len() + chunk.len() > LONGEST {
+                return Err(self.wrong(&format!("answers with more than {LONGEST} bytes")));
+            }
+            text.extend_from_slice(&chunk);
+        }
+        Ok((status, serde_json::from_slice(&text).ok()))
+    }
+
+    pub(super) fn wrong(&self, what: &str) -> Error {
+        Error::refused(format!(
+            "realm `{}`: the provider {} {what}",
+            self.name, self.issuer
+        ))
+    }
+}
