@@ -71,6 +71,23 @@ where
     }
 }
 
+/// Seals what a fact says about a person, for one space and subject.
+///
+/// # Errors
+/// When the key is not there.
+pub fn sealed(cx: &Cx, space: &str, subject: &str, plain: &str) -> Result<String> {
+    cx.seal().seal(&context(space, subject), plain)
+}
+
+/// Opens it again; nothing when that cannot be done: then it is as if it were not there.
+pub fn opened(cx: &Cx, space: &str, subject: &str, sealed: &str) -> Option<String> {
+    cx.seal().open(&context(space, subject), sealed).ok()
+}
+
+fn context(space: &str, subject: &str) -> String {
+    format!("{PREFIX}{space}/{subject}")
+}
+
 /// Forgets the facts of a space that are of no use any more. Says how many.
 ///
 /// # Errors

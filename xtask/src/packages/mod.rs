@@ -189,6 +189,18 @@ const NEEDS: &[Need] = &[
         "holds schemathesis, which asks the API what its description allows",
     ),
     program(
+        "chromium",
+        "chromium",
+        Test,
+        "holds security keys, as a browser does",
+    ),
+    program(
+        "libnss3-tools",
+        "certutil",
+        Test,
+        "has that browser trust our CA",
+    ),
+    program(
         "socat",
         "socat",
         Test,

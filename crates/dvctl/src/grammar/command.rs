@@ -26,7 +26,7 @@ pub const BUILTINS: &[(&str, &str)] = &[
     ("recovery-codes", "Make new codes on paper"),
     (
         "mfa",
-        "Prove your second factor again, for what asks for a fresh one",
+        "Prove your second factor again, see all of yours, or take one away",
     ),
     ("whoami", "Who the server takes you for"),
     ("access", "May somebody do something, why, and who else may"),
@@ -394,7 +394,23 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                  dvctl login https://node1.example.org:8443 --code 7K2M-9QXD\n  \
                  printf '%s\\n' \"$PASSWORD\" | dvctl login https://node1.example.org:8443 --user ci --password-stdin --fingerprint AB:CD",
             ),
-        "passwd" | "totp" | "recovery-codes" | "mfa" => command.arg(lines_flag()),
+        "passwd" | "totp" | "recovery-codes" => command.arg(lines_flag()),
+        "mfa" => command
+            .arg(lines_flag())
+            .arg(
+                Arg::new("list")
+                    .long("list")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("remove")
+                    .help("Show your second factors"),
+            )
+            .arg(
+                Arg::new("remove")
+                    .long("remove")
+                    .value_name("FACTOR")
+                    .help("Take one of them away, after proving one"),
+            )
+            .after_help("Examples:\n  dvctl mfa\n  dvctl mfa --list\n  dvctl mfa --remove webauthn-0192f0c1a2b34c5d"),
         "logout" => command.arg(
             Arg::new("login")
                 .value_name("LOGIN")

@@ -143,6 +143,7 @@ impl Way {
         self.login.tokens = Some(tokens);
         let logins = Logins::of_user();
         let path = logins.save(&self.login)?;
+        second::unlooked(self.screen, &answer);
         let must = answer.get("state").and_then(Value::as_str) == Some("enrol");
         if must {
             self.screen

@@ -3,7 +3,7 @@
 use crate::connect::{Client, Login, Logins, Place, Request};
 use crate::failure::{Failure, Result};
 use crate::grammar::Before;
-use crate::output::{Asker, Screen};
+use crate::output::{Asker, Screen, Table, shown};
 use clap::ArgMatches;
 use qrcodegen::{QrCode, QrCodeEcc};
 use serde_json::{Value, json};
@@ -54,6 +54,7 @@ pub async fn passwd(m: &ArgMatches, before: &Before) -> Result<()> {
     let old = me.asker.secret("Present password: ")?;
     let new = me.asker.new_password()?;
     let answer = me.say("passwd", &json!({ "old": old, "new": new })).await?;
+    unlooked(me.screen, &answer);
     let ended = answer.get("sessions_ended").and_then(Value::as_u64);
     me.screen.put(&format!(
         "your password at {} is changed; {} other logins of yours were ended\n",
@@ -75,12 +76,38 @@ pub async fn recovery(m: &ArgMatches, before: &Before) -> Result<()> {
     show(me.screen, &answer)
 }
 
-/// `mfa`.
+/// `mfa`: proves one, or shows them, or takes one away.
 pub async fn mfa(m: &ArgMatches, before: &Before) -> Result<()> {
     let me = Me::of(m, before)?;
+    if m.get_flag("list") {
+        return list(&me).await;
+    }
     let code = me.asker.plain("Code of your app, or one on paper: ")?;
     me.say("mfa", &json!({ "code": code })).await?;
-    me.screen.put("your second factor is proved afresh\n")
+    let Some(factor) = m.get_one::<String>("remove") else {
+        return me.screen.put("your second factor is proved afresh\n");
+    };
+    me.say("factors/remove", &json!({ "factor": factor }))
+        .await?;
+    me.screen.put(&format!("{factor} is taken away\n"))
+}
+
+/// One's own second factors.
+async fn list(me: &Me) -> Result<()> {
+    let answer = me.say("factors", &json!({})).await?;
+    let all = answer.get("factors").and_then(Value::as_array);
+    let mut table = Table::new(["name", "sort", "label", "last-used"]);
+    let now = crate::output::now();
+    for factor in all.into_iter().flatten() {
+        let cell = |name: &str, unit: &str| shown(factor.get(name), unit, now);
+        table.row(vec![
+            cell("name", ""),
+            cell("sort", ""),
+            cell("label", ""),
+            cell("last_used", "age"),
+        ]);
+    }
+    me.screen.put(&table.text(me.screen.color))
 }
 
 /// Enrols an app: shows it the key, and asks for its first code.
@@ -111,6 +138,16 @@ pub(super) async fn enrol(screen: Screen, asker: Asker, login: &Login) -> Result
     };
     screen.say("The app is enrolled: a login asks for its code from now on.");
     show(screen, &done)
+}
+
+/// Says that a new password was not looked for among those that others have lost.
+pub(super) fn unlooked(screen: Screen, answer: &Value) {
+    let said = answer.get("breached").and_then(Value::as_str);
+    if let Some(said) = said.filter(|said| said.starts_with("skipped")) {
+        screen.say(&format!(
+            "check against passwords that others have lost: {said}"
+        ));
+    }
 }
 
 /// Codes on paper, when there are any.

@@ -4,17 +4,19 @@
 //! **Invariants.** What it is checked against is a secret field: sealed in the store, null in every answer. A code is
 //! good once: using it up is one compare-and-set, so of two who show the same code one is refused.
 
+pub mod breached;
 pub mod codes;
 pub mod password;
 pub mod totp;
 mod types;
+pub mod webauthn;
 
 pub use types::{FactorSpec, FactorStatus, Sort};
 
 use crate::user::User;
 use model::{Column, Error, Kind, Resource, Result, Scope, Unit, Verb, schema};
 use runtime::{Cx, Obj, Op, Place, Seat, Subsystem, no_controllers, normal, nothing_to_admit};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Ties the kind to its types.
@@ -32,7 +34,7 @@ pub static KIND: Kind = Kind {
     plural: "factors",
     title: "Login factor",
     scope: Scope::Cluster,
-    doc: "Something by which a user proves that it is him: a password, an app that makes codes, codes on paper. Users make them at login; here they are seen and taken away.",
+    doc: "Something by which a user proves that it is him: a password, an app that makes codes, a security key, codes on paper. Users make them at login; here they are seen and taken away.",
     verbs: &[Verb::Read, Verb::Delete],
     spec: schema::of::<FactorSpec>,
     status: schema::of::<FactorStatus>,
@@ -85,6 +87,11 @@ pub fn of_sort(cx: &Cx, user: &Obj<User>, sort: Sort) -> Vec<Arc<Obj<Factor>>> {
     all
 }
 
+/// Whether a user has a second factor.
+pub fn has_second(cx: &Cx, user: &Obj<User>) -> bool {
+    of(cx, user).iter().any(|f| f.spec.sort.stands_alone())
+}
+
 /// A name that nothing has yet.
 pub(crate) fn fresh_name(cx: &Cx, sort: Sort) -> String {
     let mut random = [0; 8];
@@ -105,25 +112,38 @@ pub async fn replace(
     expires: Option<model::Timestamp>,
 ) -> Result<()> {
     let old = of_sort(cx, user, sort);
+    add(
+        cx,
+        user,
+        name,
+        json!({ "sort": sort, "material": material, "expires": expires }),
+    )
+    .await?;
+    for factor in old {
+        remove(cx, &factor).await?;
+    }
+    Ok(())
+}
+
+/// Gives a user one more factor. `spec` says which.
+///
+/// # Errors
+/// When it cannot be stored.
+pub(crate) async fn add(cx: &Cx, user: &Obj<User>, name: &str, mut spec: Value) -> Result<()> {
+    spec["user"] = user.metadata.name.as_str().into();
     let body = json!({
         "metadata": {
             "name": name,
             "owner": { "kind": User::KIND.name, "name": user.metadata.name, "uid": user.metadata.uid },
         },
-        "spec": {
-            "user": user.metadata.name, "sort": sort, "material": material, "expires": expires,
-        },
+        "spec": spec,
     });
     let op = Op::Create {
         kind: KIND.name.into(),
         project: None,
         body,
     };
-    cx.submit(op, "login").await?;
-    for factor in old {
-        remove(cx, &factor).await?;
-    }
-    Ok(())
+    cx.submit(op, "login").await.map(drop)
 }
 
 /// Takes a factor away. Says whether it was us; one that is gone already is no error.

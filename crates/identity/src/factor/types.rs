@@ -12,6 +12,8 @@ pub enum Sort {
     Password,
     /// A code from an app, new every 30 seconds (RFC 6238).
     Totp,
+    /// A security key, or what stands in for one in a phone or a computer (WebAuthn).
+    Webauthn,
     /// Ten codes on paper, each good once.
     Recovery,
     /// A code that an administrator gave out, for setting a password.
@@ -24,6 +26,7 @@ impl Sort {
         match self {
             Sort::Password => "password",
             Sort::Totp => "totp",
+            Sort::Webauthn => "webauthn",
             Sort::Recovery => "recovery",
             Sort::Reset => "reset",
         }
@@ -31,7 +34,12 @@ impl Sort {
 
     /// Whether it proves more than a password does.
     pub fn is_second(self) -> bool {
-        matches!(self, Sort::Totp | Sort::Recovery)
+        self.stands_alone() || self == Sort::Recovery
+    }
+
+    /// Whether it is a second factor by itself. Codes on paper are none: they stand in for one.
+    pub fn stands_alone(self) -> bool {
+        matches!(self, Sort::Totp | Sort::Webauthn)
     }
 }
 
@@ -48,7 +56,7 @@ pub struct FactorSpec {
     #[serde(default)]
     #[schemars(length(max = 80))]
     pub label: String,
-    /// What it is checked against: a hash, or for `totp` the shared key.
+    /// What it is checked against: a hash, for `totp` the shared key, for `webauthn` the public key.
     #[schemars(extend("x-secret" = true))]
     pub material: Option<String>,
     /// It is worth nothing after this.
@@ -66,6 +74,10 @@ pub struct FactorStatus {
     /// The number of 30 seconds whose code was used last: no code of this or an earlier one is good any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
+    /// How often a security key said it had signed when it was used last; 0 for one that does not count. One that says
+    /// less is a copy and refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u32>,
     /// Which codes are used up, by their place in the list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub used: Vec<usize>,

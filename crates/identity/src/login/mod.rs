@@ -7,6 +7,7 @@
 pub(crate) mod administrators;
 mod delay;
 mod people;
+pub mod risk;
 mod talk;
 
 pub use people::People;
@@ -44,6 +45,12 @@ async fn sweep(cx: runtime::Cx) {
     {
         if let Err(error) = delay::sweep(&cx).await {
             tracing::warn!(?error, "old login delays could not be forgotten");
+        }
+        if let Err(error) = risk::sweep(&cx).await {
+            tracing::warn!(?error, "old histories of logins could not be forgotten");
+        }
+        if let Err(error) = talk::keys::sweep(&cx).await {
+            tracing::warn!(?error, "unanswered challenges could not be forgotten");
         }
     }
 }

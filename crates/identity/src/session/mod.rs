@@ -12,7 +12,7 @@ pub mod tokens;
 mod types;
 
 pub(crate) use types::Material;
-pub use types::{SessionSpec, SessionStatus};
+pub use types::{Risk, SessionSpec, SessionStatus};
 
 use crate::user::User;
 use model::{
@@ -66,6 +66,7 @@ pub static KIND: Kind = Kind {
         Column::new("last-used", "status.last_used").unit(Unit::Age),
         Column::new("age", "metadata.created").unit(Unit::Age),
         Column::new("expires", "spec.expires").wide(),
+        Column::new("risk", "spec.risk.score").wide(),
         Column::new("agent", "spec.agent").wide(),
     ],
     actions: &[],
@@ -105,6 +106,8 @@ pub struct Begin {
     pub pending: bool,
     /// Whether it is to last a week.
     pub remember: bool,
+    /// How unlike earlier logins of his it is.
+    pub risk: Option<Risk>,
     /// Whether a browser gets a cookie, and not a pair of tokens.
     pub browser: bool,
 }
@@ -150,7 +153,13 @@ pub async fn begin(cx: &Cx, user: &Obj<User>, begin: Begin) -> Result<Given> {
         let token = tokens::make(Use::Cookie, &name, random(cx));
         material.cookie = Some(tokens::hash(&token));
         given.cookie = Some(token);
-    } else {
+    }
+    if begin.browser && begin.pending {
+        // A cookie of a login that waits lets in nowhere: with this token he enrols, and then it is gone.
+        pair(cx, &name, now, &mut material, &mut given);
+        material.refresh = None;
+        given.refresh = None;
+    } else if !begin.browser {
         pair(cx, &name, now, &mut material, &mut given);
     }
     let body = json!({
@@ -161,7 +170,7 @@ pub async fn begin(cx: &Cx, user: &Obj<User>, begin: Begin) -> Result<Given> {
         "spec": {
             "user": user.metadata.name, "address": begin.from.map(|ip| ip.to_string()), "agent": begin.agent,
             "factors": begin.factors, "mfa": begin.mfa.then_some(now), "pending": begin.pending,
-            "remember": begin.remember, "expires": expires, "material": written(&material)?,
+            "risk": begin.risk, "remember": begin.remember, "expires": expires, "material": written(&material)?,
         },
     });
     let op = Op::Create {
@@ -296,7 +305,12 @@ pub(crate) async fn proved(cx: &Cx, name: &str, factor: &'static str) -> Result<
         if !factors.iter().any(|f| f == factor) {
             factors.push(factor.into());
         }
-        let spec = json!({ "factors": factors, "mfa": cx.clock().now(), "pending": false });
+        let mut spec = json!({ "factors": factors, "mfa": cx.clock().now(), "pending": false });
+        let mut material = material(&session);
+        if material.cookie.is_some() && !material.access.is_empty() {
+            material.access.clear();
+            spec["material"] = written(&material)?.into();
+        }
         if edit(cx, &session, spec).await? {
             return Ok(());
         }

@@ -33,9 +33,27 @@ pub struct SessionSpec {
     pub remember: bool,
     /// It ends then, whatever he does.
     pub expires: Timestamp,
+    /// How unlike earlier logins of his it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
     /// Hashes of its tokens.
     #[schemars(extend("x-secret" = true))]
     pub material: Option<String>,
+}
+
+/// How unlike earlier logins of its user one was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Risk {
+    /// 0 to 100: from 40 on somebody may want to look, from 60 on another proof was asked for.
+    #[schemars(range(max = 100))]
+    pub score: u8,
+    /// Why: `travel`, `burst`, `new_device`, `new_place`.
+    #[serde(default)]
+    pub signs: Vec<String>,
+    /// Whether places were looked at: `known`, `unknown`, `local`, or `skipped` and why.
+    #[serde(default)]
+    pub places: String,
 }
 
 /// How it is used.

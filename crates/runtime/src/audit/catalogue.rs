@@ -81,6 +81,16 @@ pub static LOGIN_LOCKED: Happening = warning(
     "auth.login.locked",
     "An account or address must wait before it may try again.",
 );
+/// A login that is unlike its user.
+pub static LOGIN_RISKY: Happening = warning(
+    "auth.login.risky",
+    "A login was unlike those before of its user; the parameters say how and what was done.",
+);
+/// A login that is so unlike its user that it was refused.
+pub static LOGIN_REFUSED: Happening = critical(
+    "auth.login.refused",
+    "Somebody showed all that was asked for and was refused, because the login was too unlike those before.",
+);
 /// A session was ended by its owner.
 pub static LOGOUT: Happening = info("auth.logout", "Somebody has logged out.");
 /// A token was given out.
@@ -102,6 +112,11 @@ pub static FACTOR_REMOVED: Happening = warning(
 );
 /// A wrong second factor.
 pub static FACTOR_FAILED: Happening = warning("auth.factor.failed", "A second factor was wrong.");
+/// A security key that somebody has copied.
+pub static FACTOR_CLONED: Happening = critical(
+    "auth.factor.cloned",
+    "A security key was refused because its counter went back: there is a copy of it.",
+);
 /// A password is new.
 pub static PASSWORD_CHANGED: Happening =
     info("auth.password.changed", "A password was set or changed.");
@@ -169,11 +184,14 @@ pub static CATALOGUE: &[&Happening] = &[
     &LOGIN_SUCCEEDED,
     &LOGIN_FAILED,
     &LOGIN_LOCKED,
+    &LOGIN_RISKY,
+    &LOGIN_REFUSED,
     &LOGOUT,
     &TOKEN_ISSUED,
     &TOKEN_REUSED,
     &FACTOR_ENROLLED,
     &FACTOR_REMOVED,
+    &FACTOR_CLONED,
     &FACTOR_FAILED,
     &PASSWORD_CHANGED,
     &RESET_ASKED,

@@ -1,6 +1,6 @@
 //! The settings of this version: name, meaning, type, default and range; and how they are read.
 
-use super::{Setting, SettingSpec, SettingStatus};
+use super::{Setting, SettingSpec, SettingStatus, login};
 use crate::{Cx, limit};
 use model::{Error, Result};
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ pub static CORS_ORIGINS: Known = Known {
 };
 
 /// Whether it is an origin as a browser writes it, of a site that nobody on the way can change.
-fn is_origin(text: &str) -> bool {
+pub(super) fn is_origin(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("https://") else {
         return false;
     };
@@ -213,8 +213,10 @@ pub static KNOWN: &[&Known] = &[
     &AUDIT_ANCHOR_CA,
     &AUDIT_ANCHOR_FILE,
     &AUDIT_ANCHOR_SYSLOG,
+    &login::BREACHED_PASSWORDS,
     &CONSOLES_PER_VM,
     &CORS_ORIGINS,
+    &login::GEOIP_FILE,
     &limit::ANONYMOUS,
     &limit::GRAPHQL_MUTATION,
     &limit::GRAPHQL_QUERY,
@@ -224,9 +226,13 @@ pub static KNOWN: &[&Known] = &[
     &limit::PRINCIPAL_BURST,
     &LOG_LEVEL,
     &NODE_TIMEOUT,
+    &login::PANEL_HOST,
+    &login::PANEL_ORIGINS,
     &SLOW_READ,
     &TASK_HISTORY,
     &TLS_CERTIFICATE,
+    &login::WEBAUTHN_ATTESTATION,
+    &login::WEBAUTHN_ROOTS,
 ];
 
 impl Known {

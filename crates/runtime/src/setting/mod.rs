@@ -5,6 +5,7 @@
 mod flag;
 mod history;
 mod known;
+mod login;
 
 pub use flag::{FLAGS, Flag, FlagKnown, FlagSpec, FlagStatus, LOG_REQUESTS, in_rollout};
 pub use history::Changed;
@@ -12,6 +13,9 @@ pub use known::{
     ACME_HTTP_ADDRESS, AUDIT_ANCHOR_CA, AUDIT_ANCHOR_FILE, AUDIT_ANCHOR_SYSLOG, CONSOLES_PER_VM,
     CORS_ORIGINS, KNOWN, Known, LOG_LEVEL, NODE_TIMEOUT, SLOW_READ, Sort, TASK_HISTORY,
     TLS_CERTIFICATE,
+};
+pub use login::{
+    BREACHED_PASSWORDS, GEOIP_FILE, PANEL_HOST, PANEL_ORIGINS, WEBAUTHN_ATTESTATION, WEBAUTHN_ROOTS,
 };
 
 pub(crate) static FLAG: &Subsystem = &flag::SUBSYSTEM;

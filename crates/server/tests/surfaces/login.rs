@@ -1,9 +1,10 @@
 //! Logging in, over real sockets: the first administrator, passwords, second factors, sessions and their ends.
 
-use crate::house::{House, told};
+use crate::house::{House, set, told};
 use identity::factor::totp;
 use reqwest::{Client, Method};
 use runtime::Authority;
+use runtime::setting::BREACHED_PASSWORDS;
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::{Page, Prefix, Store};
@@ -519,4 +520,77 @@ async fn nothing_of_a_person_can_be_read_in_the_store() {
     for word in words {
         assert!(!all.contains(word), "{word} can be read in the store");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_others_have_lost_is_refused_and_without_a_list_that_is_said() {
+    let house = House::open().await;
+    let first = user(&house, "bob").await;
+    assert_eq!(text(&first, "breached"), "skipped: no data");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("list.txt");
+    // SHA-1 of "password123" and two neighbours, as the list is shipped.
+    let list = "CBFDAC6008F9CAB4083784CBD1874F76618D2A96:3\r\nCBFDAC6008F9CAB4083784CBD1874F76618D2A97:251682\r\nCBFDAC6008F9CAB4083784CBD1874F76618D2A98:1\r\n";
+    std::fs::write(&path, list).unwrap();
+    let list = json!(path.display().to_string());
+    set(&house.cx, &BREACHED_PASSWORDS, list).await;
+    let token = text(&first, "access");
+    let change = async |old: &str, new: &str| {
+        let body = Some(json!({ "old": old, "new": new }));
+        with(&house, token, Method::POST, "/api/v1/auth/passwd", body).await
+    };
+    let (status, refused) = change(PASSWORD, "password123").await;
+    assert_eq!(status, 422, "{refused}");
+    assert!(!refused.to_string().contains("password123"), "{refused}");
+    let (status, said) = change(PASSWORD, "another password").await;
+    assert_eq!((status, text(&said, "breached")), (200, "not in the list"));
+    // A list that should be there and is not lets nothing pass.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(change("another password", PASSWORD).await.0, 503);
+}
+
+#[tokio::test]
+async fn a_login_unlike_those_before_is_on_record_and_nothing_of_it_can_be_read_in_the_store() {
+    let house = House::open().await;
+    user(&house, "bob").await;
+    let enter = async |agent: &str| {
+        let asked = house
+            .stranger()
+            .post(house.url("/api/v1/auth/login"))
+            .header("user-agent", agent)
+            .json(&json!({ "user": "bob", "password": PASSWORD }));
+        told(asked.send().await.unwrap()).await
+    };
+    for _ in 0..4 {
+        assert_eq!(enter("dvctl/1").await.0, 200);
+    }
+    let (status, said) = enter("strange/1").await;
+    assert_eq!(status, 200, "{said}");
+    let name = text(&said, "session");
+    let (_, session) = house.get(&format!("/api/v1/sessions/{name}")).await;
+    let risk = &session["spec"]["risk"];
+    // A program that is new to him, and the sixth login within five minutes.
+    assert_eq!(risk["score"], 50, "{session}");
+    assert_eq!(risk["signs"], json!(["burst", "new_device"]));
+    assert_eq!(risk["places"], "skipped: no data");
+    let rows = house.trail.last(1000).await;
+    let row = rows.iter().find(|row| row.action == "auth.login.risky");
+    let row = row.expect("a row");
+    assert_eq!(
+        (row.params["risk"].as_u64(), &row.params["done"]),
+        (Some(50), &json!("let in"))
+    );
+    let (_, events) = house.get("/api/v1/events?limit=100").await;
+    assert!(events.to_string().contains("user.login-risky"), "{events}");
+    let all = house
+        .store
+        .list(&Prefix::new("l/"), Page::ALL)
+        .await
+        .unwrap();
+    let history = all
+        .entries
+        .iter()
+        .find(|e| e.key.to_string().contains("login-history"));
+    let history = String::from_utf8_lossy(&history.unwrap().value).into_owned();
+    assert!(!history.contains("programs"), "{history}");
 }

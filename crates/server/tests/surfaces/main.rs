@@ -8,6 +8,7 @@ mod alike;
 mod batches;
 mod bounds;
 mod browser;
+mod chromium;
 mod demo;
 mod follow;
 mod fuzz;

@@ -4,7 +4,6 @@
 use super::super::administrators;
 use super::super::people::People;
 use super::{enter, given, row, text};
-use crate::factor::password;
 use crate::role::Mfa;
 use crate::session::Begin;
 use crate::user::{self, Reset, User};
@@ -55,7 +54,7 @@ pub(super) async fn first(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
     }
     let username = user::names::parse(typed)?;
     let name = Name::suggest(&username).ok_or_else(unknown)?;
-    password::check("password", secret, &username)?;
+    let breached = enter::fit(cx, "password", secret, &username).await?;
     let op = Op::Create {
         kind: user::KIND.name.into(),
         project: None,
@@ -77,7 +76,7 @@ pub(super) async fn first(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
     administrators::make(cx, &name).await?;
     people.ca()?.spend_code(code)?;
     tracing::info!(user = %name, "the first administrator was made");
-    entered(cx, talk, user).await
+    entered(cx, talk, user, breached).await
 }
 
 /// `reset`: a code of an administrator lets a user set a password, once.
@@ -89,7 +88,7 @@ pub(super) async fn reset(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
         return Err(unknown());
     };
     let user = reset.user.clone();
-    password::check("password", secret, &user.spec.username)?;
+    let breached = enter::fit(cx, "password", secret, &user.spec.username).await?;
     if !user::spend_reset(cx, &reset).await? {
         note(
             cx,
@@ -100,21 +99,23 @@ pub(super) async fn reset(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
     }
     enter::set(cx, &user, secret).await?;
     note(cx, row(&PASSWORD_CHANGED, &user.metadata.name, talk)).await?;
-    let enrolled = factor::of(cx, &user)
-        .iter()
-        .any(|factor| factor.spec.sort == factor::Sort::Totp);
-    if enrolled {
+    if factor::has_second(cx, &user) {
         // The code stands for the password only: now he logs in with both.
         return Ok(Said {
-            body: json!({ "state": "login", "user": user.metadata.name }),
+            body: json!({ "state": "login", "user": user.metadata.name, "breached": breached }),
             ..Said::default()
         });
     }
-    entered(cx, talk, user).await
+    entered(cx, talk, user, breached).await
 }
 
 /// In with a password that was just set.
-async fn entered(cx: &Cx, talk: &Talk, user: std::sync::Arc<runtime::Obj<User>>) -> Result<Said> {
+async fn entered(
+    cx: &Cx,
+    talk: &Talk,
+    user: std::sync::Arc<runtime::Obj<User>>,
+    breached: &'static str,
+) -> Result<Said> {
     let policy = administrators::mfa(cx, &user.metadata.name);
     let begin = Begin {
         from: talk.from,
@@ -125,5 +126,7 @@ async fn entered(cx: &Cx, talk: &Talk, user: std::sync::Arc<runtime::Obj<User>>)
         ..Begin::default()
     };
     let remind = policy == Mfa::Enrolled;
-    enter::enter(cx, talk, &user, begin, remind).await
+    let mut said = enter::enter(cx, talk, &user, begin, remind).await?;
+    said.body["breached"] = breached.into();
+    Ok(said)
 }

@@ -2,15 +2,16 @@
 
 use super::super::administrators;
 use super::super::{delay, people};
-use super::{find, given, me, optional, row, said, second, text};
-use crate::factor::{self, Sort, password};
+use super::{find, given, keys, me, row, said, second, text};
+use crate::factor::{self, Sort, breached, password};
+use crate::login::risk::{self, Level};
 use crate::role::Mfa;
 use crate::session::{self, Begin, Refreshed};
 use crate::user::{LOCAL, User, UserStatus};
 use model::{Error, Result, Timestamp};
 use runtime::audit::{
-    LOGIN_FAILED, LOGIN_LOCKED, LOGIN_SUCCEEDED, LOGOUT, PASSWORD_CHANGED, SESSION_CREATED,
-    TOKEN_ISSUED, TOKEN_REUSED, note,
+    LOGIN_FAILED, LOGIN_LOCKED, LOGIN_REFUSED, LOGIN_RISKY, LOGIN_SUCCEEDED, LOGOUT,
+    PASSWORD_CHANGED, SESSION_CREATED, TOKEN_ISSUED, TOKEN_REUSED, note,
 };
 use runtime::{Cx, Obj, Said, Talk};
 use serde_json::json;
@@ -21,23 +22,17 @@ use std::time::Duration;
 pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
     let user = prove(cx, talk, typed, password).await?;
-    let seconds = factor::of(cx, &user);
-    let seconds: Vec<&'static str> = seconds
-        .iter()
-        .filter(|factor| factor.spec.sort.is_second())
-        .map(|factor| factor.spec.sort.word())
-        .collect();
     let mut factors = vec![Sort::Password.word()];
-    // Codes on paper alone are no second factor: they stand in for one.
-    let enrolled = seconds.iter().any(|s| *s != Sort::Recovery.word());
+    let enrolled = factor::has_second(cx, &user);
     if enrolled {
-        let Some(code) = optional(talk, "code") else {
+        let Some(shown) = second::shown(talk) else {
+            let webauthn = keys::request(cx, &user).await?;
             return Ok(Said {
-                body: json!({ "state": "second_factor", "factors": seconds }),
+                body: json!({ "state": "second_factor", "factors": second::of(cx, &user), "webauthn": webauthn }),
                 ..Said::default()
             });
         };
-        factors.push(second::prove(cx, talk, &user, code).await?);
+        factors.push(second::prove(cx, talk, &user, shown).await?);
     }
     let policy = administrators::mfa(cx, &user.metadata.name);
     let pending = !enrolled && policy == Mfa::Required;
@@ -49,6 +44,7 @@ pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
         pending,
         remember: given(talk, "remember"),
         browser: given(talk, "cookie"),
+        risk: None,
     };
     let remind = !enrolled && !pending && policy != Mfa::Off;
     enter(cx, talk, &user, begin, remind).await
@@ -59,16 +55,16 @@ pub(super) async fn enter(
     cx: &Cx,
     talk: &Talk,
     user: &Arc<Obj<User>>,
-    begin: Begin,
+    mut begin: Begin,
     remind: bool,
 ) -> Result<Said> {
     let name = user.metadata.name.as_str();
     let pending = begin.pending;
-    note(
-        cx,
-        row(&LOGIN_SUCCEEDED, name, talk).with("factors", json!(begin.factors)),
-    )
-    .await?;
+    let seen = weigh(cx, talk, user, &begin).await?;
+    begin.risk = Some(seen.kept());
+    let entered = row(&LOGIN_SUCCEEDED, name, talk).with("factors", json!(begin.factors));
+    note(cx, seen.with(entered)).await?;
+    risk::entered(cx, user, &seen).await?;
     let given = session::begin(cx, user, begin).await?;
     note(
         cx,
@@ -94,6 +90,37 @@ pub(super) async fn enter(
         given,
         json!({ "state": state, "remind": remind }),
     ))
+}
+
+/// How unlike its user a login is. Refuses one that is too unlike, or that asks for more proof than was shown.
+async fn weigh(cx: &Cx, talk: &Talk, user: &Obj<User>, begin: &Begin) -> Result<risk::Seen> {
+    let name = user.metadata.name.as_str();
+    let seen = risk::look(cx, talk, user).await?;
+    let (happening, done) = match seen.risk.level() {
+        Level::Low => return Ok(seen),
+        Level::Critical => (&LOGIN_REFUSED, "refused"),
+        Level::High if !begin.mfa => (&LOGIN_REFUSED, "refused, for want of a second factor"),
+        Level::High => (&LOGIN_RISKY, "let in with a second factor"),
+        Level::Medium => (&LOGIN_RISKY, "let in"),
+    };
+    let refused = std::ptr::eq(happening, &LOGIN_REFUSED);
+    let note = row(happening, name, talk);
+    let note = if refused { note.failed("RISK") } else { note };
+    risk::tell(cx, note, user, &seen, done).await?;
+    match refused {
+        false => Ok(seen),
+        true => Err(
+            Error::unauthenticated("this login is too unlike those before and is refused").hint(
+                "come again later from where and with what you mostly do, or ask an administrator",
+            ),
+        ),
+    }
+}
+
+/// Refuses a password that is none, or that others have lost, and says whether that was looked at.
+pub(super) async fn fit(cx: &Cx, field: &str, password: &str, user: &str) -> Result<&'static str> {
+    password::check(field, password, user)?;
+    breached::check(cx, field, password).await
 }
 
 /// Whose name and password these are. Names that nobody has cost the same work and count the same.
@@ -192,7 +219,7 @@ pub(super) async fn passwd(cx: &Cx, talk: &Talk) -> Result<Said> {
         ))
         .hint("change it there"));
     }
-    password::check("new", new, &user.spec.username)?;
+    let breached = fit(cx, "new", new, &user.spec.username).await?;
     prove(cx, talk, &user.spec.username, old).await?;
     set(cx, &user, new).await?;
     let but = session.metadata.name.as_str();
@@ -203,7 +230,7 @@ pub(super) async fn passwd(cx: &Cx, talk: &Talk) -> Result<Said> {
     )
     .await?;
     Ok(Said {
-        body: json!({ "state": "in", "sessions_ended": ended }),
+        body: json!({ "state": "in", "sessions_ended": ended, "breached": breached }),
         ..Said::default()
     })
 }

@@ -2,15 +2,17 @@
 //!
 //! | step | says | gets |
 //! |---|---|---|
-//! | `login` | user, password, then a code of his second factor | tokens or a cookie |
+//! | `login` | user, password, then a code of his second factor or the answer of a security key | tokens or a cookie |
 //! | `refresh` | the token for the next pair | the next pair |
 //! | `logout` | - | the session is gone |
 //! | `passwd` | old and new password | - |
 //! | `code` | a code | what it is for |
 //! | `first` | the code of a first start, user, password | the first administrator, and tokens |
 //! | `reset` | a code, a password | tokens |
-//! | `mfa` | a code of a second factor | the session counts as fresh |
+//! | `mfa/begin`, `mfa` | -, then a code of a second factor or the answer of a security key | the session counts as fresh |
 //! | `totp/begin`, `totp/confirm` | -, then the first code of the app | a key for the app, then codes on paper |
+//! | `webauthn/begin`, `webauthn/confirm` | -, then the key that the browser made | what to make it with, then codes on paper |
+//! | `factors`, `factors/remove` | -, the name of one | one's second factors, one less |
 //! | `recovery` | - | new codes on paper |
 //! | `access/...` | questions about rights | answers ([`crate::access`]) |
 //!
@@ -19,6 +21,7 @@
 
 mod codes;
 mod enter;
+pub(in crate::login) mod keys;
 mod second;
 
 use super::people::People;
@@ -45,6 +48,11 @@ pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said>
         "first" => codes::first(people, cx, talk).await,
         "reset" => codes::reset(people, cx, talk).await,
         "mfa" => second::step_up(cx, talk).await,
+        "mfa/begin" => keys::offer(cx, talk).await,
+        "webauthn/begin" => keys::begin(cx, talk).await,
+        "webauthn/confirm" => keys::confirm(cx, talk).await,
+        "factors" => keys::list(cx, talk),
+        "factors/remove" => keys::remove(cx, talk).await,
         "totp/begin" => second::begin(people, cx, talk).await,
         "totp/confirm" => second::confirm(cx, talk).await,
         "recovery" => second::recovery(cx, talk).await,

@@ -2,7 +2,7 @@
 
 use super::super::people::People;
 use super::super::{delay, people};
-use super::{Somebody, me, optional, row, text};
+use super::{Somebody, keys, me, optional, row, text};
 use crate::factor::{self, Sort, codes, totp};
 use crate::session::tokens::{self, Use};
 use crate::session::{self, Session};
@@ -10,24 +10,64 @@ use crate::user::User;
 use model::{Error, Result, Violation};
 use runtime::audit::{FACTOR_ENROLLED, FACTOR_FAILED, LOGIN_LOCKED, note};
 use runtime::{Cx, Obj, Said, Talk};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How fresh a second factor must be for changing factors.
 const FRESH: Duration = Duration::from_secs(300);
 
-/// Which factor of a user a code proves. It is used up by that.
+/// What somebody shows for a second factor.
+#[derive(Clone, Copy)]
+pub(super) enum Shown<'a> {
+    /// A code of an app, or one on paper.
+    Code(&'a str),
+    /// What a browser answers for a security key.
+    Key(&'a Value),
+}
+
+/// What a word shows for a second factor.
+pub(super) fn shown(talk: &Talk) -> Option<Shown<'_>> {
+    match talk.body.get("credential") {
+        Some(answer @ Value::Object(_)) => Some(Shown::Key(answer)),
+        _ => optional(talk, "code").map(Shown::Code),
+    }
+}
+
+/// The sorts of second factors that a user has.
+pub(super) fn of(cx: &Cx, user: &Obj<User>) -> Vec<&'static str> {
+    let mut sorts: Vec<&'static str> = factor::of(cx, user)
+        .iter()
+        .filter(|factor| factor.spec.sort.is_second())
+        .map(|factor| factor.spec.sort.word())
+        .collect();
+    sorts.sort_unstable();
+    sorts.dedup();
+    sorts
+}
+
+/// Which factor of a user is proved. A code or a challenge is used up by that.
 pub(super) async fn prove(
     cx: &Cx,
     talk: &Talk,
     user: &Obj<User>,
-    code: &str,
+    shown: Shown<'_>,
 ) -> Result<&'static str> {
     let name = user.metadata.name.as_str();
     if let Err(error) = delay::second(cx, name, user.spec.unlocked).await {
         note(cx, row(&LOGIN_LOCKED, name, talk).failed("LOCKED")).await?;
         return Err(error);
     }
+    let code = match shown {
+        Shown::Code(code) => code,
+        Shown::Key(answer) => {
+            if keys::prove(cx, talk, user, answer).await? {
+                delay::second_right(cx, name).await?;
+                return Ok(Sort::Webauthn.word());
+            }
+            return Err(Error::unauthenticated("the security key is not accepted")
+                .hint("begin again: each challenge is good once and for 5 minutes"));
+        }
+    };
     for factor in factor::of(cx, user) {
         let Some(material) = factor.spec.material.as_deref() else {
             continue;
@@ -63,7 +103,7 @@ pub(super) async fn prove(
                 }
                 None => false,
             },
-            Sort::Password | Sort::Reset => false,
+            Sort::Password | Sort::Webauthn | Sort::Reset => false,
         };
         if ours {
             delay::second_right(cx, name).await?;
@@ -80,7 +120,13 @@ pub(super) async fn prove(
 /// `mfa`: proves a second factor again, for what asks for a fresh one.
 pub(super) async fn step_up(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (user, session) = me(cx, talk)?;
-    let factor = prove(cx, talk, &user, text(talk, "code")?).await?;
+    let factor = prove(
+        cx,
+        talk,
+        &user,
+        shown(talk).map_or_else(|| text(talk, "code").map(Shown::Code), Ok)?,
+    )
+    .await?;
     session::proved(cx, &session.metadata.name, factor).await?;
     Ok(Said {
         body: json!({ "state": "in", "factor": factor }),
@@ -89,7 +135,7 @@ pub(super) async fn step_up(cx: &Cx, talk: &Talk) -> Result<Said> {
 }
 
 /// Who enrols: somebody who is logged in, or whose login waits for it and who says its token.
-fn enrolling(cx: &Cx, talk: &Talk) -> Result<Somebody> {
+pub(super) fn enrolling(cx: &Cx, talk: &Talk) -> Result<Somebody> {
     let Some(token) = optional(talk, "token") else {
         return me(cx, talk);
     };
@@ -115,8 +161,8 @@ fn enrolling(cx: &Cx, talk: &Talk) -> Result<Somebody> {
 }
 
 /// Who has a second factor shows it before he changes his factors.
-fn fresh(cx: &Cx, user: &Obj<User>, session: &Obj<Session>) -> Result<()> {
-    let has = !factor::of_sort(cx, user, Sort::Totp).is_empty();
+pub(super) fn fresh(cx: &Cx, user: &Obj<User>, session: &Obj<Session>) -> Result<()> {
+    let has = factor::has_second(cx, user);
     let now = cx.clock().now();
     let proved = session
         .spec
@@ -126,7 +172,7 @@ fn fresh(cx: &Cx, user: &Obj<User>, session: &Obj<Session>) -> Result<()> {
         true => Ok(()),
         false => Err(
             Error::denied("this needs a second factor proved within the last 5 minutes")
-                .hint("prove it again: dvctl login URL"),
+                .hint("prove it again: dvctl mfa"),
         ),
     }
 }
@@ -183,11 +229,21 @@ pub(super) async fn confirm(cx: &Cx, talk: &Talk) -> Result<Said> {
         })
         .await?;
     }
-    let recovery = match factor::of_sort(cx, &user, Sort::Recovery).is_empty() {
-        true => Some(paper(cx, &user).await?),
+    enrolled(cx, &user, &session, Sort::Totp).await
+}
+
+/// A second factor is enrolled, and its session counts as fresh. Answers codes on paper when there were none.
+pub(super) async fn enrolled(
+    cx: &Cx,
+    user: &Obj<User>,
+    session: &Obj<Session>,
+    sort: Sort,
+) -> Result<Said> {
+    let recovery = match factor::of_sort(cx, user, Sort::Recovery).is_empty() {
+        true => Some(paper(cx, user).await?),
         false => None,
     };
-    session::proved(cx, &session.metadata.name, Sort::Totp.word()).await?;
+    session::proved(cx, &session.metadata.name, sort.word()).await?;
     Ok(Said {
         body: json!({ "state": "in", "recovery": recovery }),
         ..Said::default()
@@ -197,11 +253,11 @@ pub(super) async fn confirm(cx: &Cx, talk: &Talk) -> Result<Said> {
 /// `recovery`: new codes on paper; the old ones are good no more.
 pub(super) async fn recovery(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (user, session) = me(cx, talk)?;
-    if factor::of_sort(cx, &user, Sort::Totp).is_empty() {
-        return Err(
-            Error::refused("codes on paper stand in for an app, and you have none")
-                .hint("enrol one first: dvctl totp"),
-        );
+    if !factor::has_second(cx, &user) {
+        return Err(Error::refused(
+            "codes on paper stand in for an app or a security key, and you have none",
+        )
+        .hint("enrol one first: dvctl totp"));
     }
     fresh(cx, &user, &session)?;
     let name = user.metadata.name.as_str();
