@@ -30,7 +30,10 @@ impl KeyTool {
             KeyTool::Make if source.exists() => println!("{shown} is there already"),
             KeyTool::Make => {
                 // Beside data keys of another root key, a new one would only hide that the right one is missing.
-                if keys.join("ring").exists() {
+                // Not to be let look is not the same as nothing there.
+                let ring = keys.join("ring");
+                let there = ring.try_exists();
+                if there.map_err(|e| anyhow::anyhow!("looking for {}: {e}", ring.display()))? {
                     anyhow::bail!(
                         "{} was wrapped with a root key that {shown} no longer holds: put it back from your backup",
                         keys.join("ring").display()

@@ -68,10 +68,14 @@ impl Outside {
     }
 
     fn with_trail(mut self) -> Outside {
-        let (rows, keys) = (self.rows(), self.folder.path().join("audit-keys"));
+        let (rows, keys) = (self.rows(), self.audit_keys());
         let options = TrailOptions::new(&rows, &keys, Arc::new(Bare));
         self.trail = Some(Arc::new(FileTrail::open_here(options).unwrap()));
         self
+    }
+
+    fn audit_keys(&self) -> PathBuf {
+        self.folder.path().join("audit-keys")
     }
 
     fn rows(&self) -> PathBuf {
@@ -324,7 +328,8 @@ const SETTINGS: &[Setting] = &[
             })
         },
         holds: |_, outside, verb, state| {
-            let verdict = audit::verify(&outside.rows(), Vec::new());
+            let heads = audit::own_heads(&outside.audit_keys(), 1000);
+            let verdict = heads.and_then(|heads| audit::verify(&outside.rows(), heads));
             let verdict = verdict.map_err(|e| e.to_string())?;
             if !verdict.sound {
                 return Err(verdict.sentence());

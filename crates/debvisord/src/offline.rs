@@ -104,12 +104,17 @@ impl AuditTool {
         let AuditTool::Verify { folder, against } = self;
         let own = against.is_empty() && folder.is_none();
         let folder = folder.clone().unwrap_or_else(|| state.join(TRAIL));
-        let against = match own {
-            true => vec![state.join(AUDIT_KEYS).join(audit::HEADS)],
-            false => against.clone(),
+        let mut heads = match own {
+            true => audit::own_heads(&state.join(AUDIT_KEYS), HEADS)?,
+            false => Vec::new(),
         };
-        let mut heads = Vec::new();
-        for file in &against {
+        if own && heads.is_empty() {
+            anyhow::bail!(
+                "{} holds no heads of an audit chain",
+                state.join(AUDIT_KEYS).display()
+            );
+        }
+        for file in against {
             let text = std::fs::read_to_string(file)
                 .with_context(|| format!("reading the heads in {}", file.display()))?;
             let found = audit::heads_of(&text, HEADS);
@@ -120,9 +125,9 @@ impl AuditTool {
         }
         let verdict = audit::verify(&folder, heads)?;
         println!("{}", verdict.sentence());
-        if verdict.sound && against.is_empty() {
+        if verdict.sound && own {
             println!(
-                "nothing was said to compare it with: whoever rewrote all of it would not be found; give --against FILE"
+                "compared with what lies on this machine: who took it over is found with --against FILE only"
             );
         }
         Ok(verdict.sound)

@@ -9,6 +9,9 @@ pub(crate) const CLUSTER: &str = "-";
 /// The kind whose objects are the projects that others lie in, where it is declared.
 pub(crate) const PROJECT: &str = "project";
 
+/// The kind whose objects are persons, where it is declared.
+pub(crate) const PERSON: &str = "user";
+
 /// Prefix of all objects.
 pub(crate) const OBJECTS: &str = "o/";
 /// Prefix of all unique values.

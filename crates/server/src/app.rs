@@ -8,8 +8,9 @@ use crate::streams::Tickets;
 use crate::{Limits, graphql};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::HeaderMap;
 use model::{Error, ObjectRef, Result, Uid};
+use runtime::audit::{CERTIFICATE_REFUSED, Note};
+use runtime::event::Event;
 use runtime::limit::{Class, Rates};
 use runtime::{
     Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, StreamIo, Surface, Trace,
@@ -61,6 +62,8 @@ pub(crate) struct Call {
     agent: Option<String>,
     /// Who asks, or why he is not let in.
     actor: Result<Actor>,
+    /// What his connection holds; also what becomes of it (a WebSocket) goes on holding it.
+    _place: Option<Arc<net::Place>>,
     pub surface: Surface,
 }
 
@@ -70,10 +73,15 @@ impl Call {
         (id, trace): (String, Trace),
         peer: Peer,
         surface: Surface,
-        headers: &HeaderMap,
+        request: &http::Request<axum::body::Body>,
     ) -> Call {
+        let headers = request.headers();
         let actor = net::proof::read(headers)
             .and_then(|proof| peer.actor(&app.cx, &*app.authority, app.owner, proof));
+        if let (Err(error), true) = (&actor, peer.shows_certificate()) {
+            let note = Note::new(&CERTIFICATE_REFUSED, "refused").from(peer.ip());
+            runtime::audit::refusal(&app.cx, note.failed(error.code()));
+        }
         Call {
             app,
             id,
@@ -84,6 +92,7 @@ impl Call {
                 .and_then(|value| value.to_str().ok())
                 .map(|text| text.chars().take(AGENT).collect()),
             actor,
+            _place: request.extensions().get().cloned(),
             surface,
         }
     }
@@ -229,12 +238,21 @@ impl Call {
 
     /// Resolves when whoever began a stream may no longer have it: his login has ended, or his rights have gone.
     /// Never for those who need no login.
-    pub(crate) fn barred(&self, request: &Request) -> impl Future<Output = ()> + use<> {
+    fn barred(&self, request: &Request) -> impl Future<Output = ()> + use<> {
+        let (gate, asked) = (self.app.gate.clone(), request.clone());
+        self.ended(&request.actor, move || gate.still(&asked))
+    }
+
+    /// Resolves when a login has ended, or when `still` says no. Never for those who need no login.
+    pub(crate) fn ended<F>(&self, actor: &Actor, still: F) -> impl Future<Output = ()> + use<F>
+    where
+        F: Fn() -> bool + Send + 'static,
+    {
         /// Grants end by the time too, and certificates by a list that is read.
         const LOOK_AGAIN: Duration = Duration::from_secs(2);
-        let (call, request) = (self.clone(), request.clone());
+        let (call, actor) = (self.clone(), actor.clone());
         async move {
-            if request.actor.credential.is_none() && matches!(call.peer, Peer::Local { .. }) {
+            if actor.credential.is_none() && matches!(call.peer, Peer::Local { .. }) {
                 return std::future::pending().await;
             }
             let mut changes = call.app.gate.changes();
@@ -252,16 +270,34 @@ impl Call {
                     () = changed => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                 }
-                if !call.stands(&request.actor) || !call.app.gate.still(&request) {
+                if !call.stands(&actor) || !still() {
                     tracing::info!(
                         request_id = call.id,
-                        actor = request.actor.name,
+                        actor = actor.name,
                         "a stream was ended: its reader may no longer have it"
                     );
                     return;
                 }
             }
         }
+    }
+
+    /// For what is asked on a connection that was let in long ago.
+    ///
+    /// # Errors
+    ///
+    /// `Unauthenticated` when the login that it was let in by has ended.
+    pub(crate) fn is_in(&self) -> Result<()> {
+        match self.stands(&self.actor()?) {
+            true => Ok(()),
+            false => Err(no_longer()),
+        }
+    }
+
+    /// Whether somebody may know of an event: that he may read what it is about. No privilege on events as a whole says so.
+    pub(crate) fn sees(&self, actor: &Actor, event: &Event) -> bool {
+        let (about, project) = (&event.about, event.about.project.as_deref());
+        self.may(actor, &about.kind, "read", project, Some(&about.name))
     }
 
     fn stands(&self, actor: &Actor) -> bool {

@@ -26,7 +26,7 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let ids = (id.clone(), trace.clone());
-    let call = Call::new(app.clone(), ids, peer, Surface::Rest, request.headers());
+    let call = Call::new(app.clone(), ids, peer, Surface::Rest, &request);
     let actor = call.actor_name().to_owned();
     let from = call.peer.ip();
     let span = tracing::info_span!(

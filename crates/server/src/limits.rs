@@ -5,13 +5,17 @@ use std::time::Duration;
 /// Bounds of the listeners. The defaults are those of the reference; a benchmark prints what it ran with.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections over all listeners of one sort. More are closed at once.
+    /// Open connections over all listeners of the network. More are closed at once.
     pub connections: usize,
+    /// Open connections on the local socket of everybody but root and the owner of the instance, who are not counted.
+    pub local_connections: usize,
+    /// Of these, from one uid.
+    pub connections_per_uid: usize,
     /// Open connections from one address (an IPv6 address counts as its /64).
     pub connections_per_address: usize,
     /// Time for the TLS handshake.
     pub handshake: Duration,
-    /// Time for the head of a request, and how long an idle connection is kept.
+    /// Time for the head of a request, and how long a connection is kept on which nothing is asked and answered.
     pub head: Duration,
     /// Time for a whole JSON body to arrive.
     pub body: Duration,
@@ -37,6 +41,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 4096,
+            local_connections: 1024,
+            connections_per_uid: 64,
             connections_per_address: 512,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),

@@ -9,6 +9,7 @@ use crate::net::Peer;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use model::{Error, Result};
+use runtime::audit::{Note, RATE_LIMITED};
 use runtime::limit::{Caller, Class, Standing};
 use runtime::{Actor, ActorKind};
 use std::time::{Duration, Instant};
@@ -33,7 +34,15 @@ pub(crate) fn count(app: &App, peer: &Peer, actor: &Result<Actor>, class: Class)
     };
     match app.rates.take(&app.cx, class, caller, since_start()) {
         Ok(standing) => Counted::Within(standing),
-        Err((error, standing)) => Counted::Beyond(error, standing),
+        Err((error, standing)) => {
+            let note = match actor {
+                Ok(actor) => Note::by(&RATE_LIMITED, actor),
+                Err(_) => Note::new(&RATE_LIMITED, "refused"),
+            };
+            let note = note.from(peer.ip()).failed(error.code());
+            runtime::audit::refusal(&app.cx, note.with("limit", format!("{class:?}")));
+            Counted::Beyond(error, standing)
+        }
     }
 }
 

@@ -16,11 +16,11 @@ pub(crate) async fn answer(call: Call, request: Request<Body>, path: &str) -> Ou
     let path = path.to_owned();
     let body = match *request.method() {
         Method::GET | Method::HEAD => None,
-        Method::POST => Some(
-            axum::body::to_bytes(request.into_body(), LONGEST)
-                .await
-                .map_err(|_| too_long())?,
-        ),
+        Method::POST => {
+            let read = axum::body::to_bytes(request.into_body(), LONGEST);
+            let read = tokio::time::timeout(call.app.limits.body, read).await;
+            Some(read.map_err(|_| too_slow())?.map_err(|_| too_long())?)
+        }
         _ => return Err(Failure::Method(vec![Method::GET, Method::POST])),
     };
     let authority = call.app.authority.clone();
@@ -47,6 +47,15 @@ fn too_long() -> Failure {
         StatusCode::PAYLOAD_TOO_LARGE,
         "TOO_LARGE",
         format!("a request for a document may have at most {LONGEST} bytes"),
+        None,
+    )
+}
+
+fn too_slow() -> Failure {
+    Failure::http(
+        StatusCode::REQUEST_TIMEOUT,
+        "REQUEST_TIMEOUT",
+        "the body of the request did not come in time".to_owned(),
         None,
     )
 }

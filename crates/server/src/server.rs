@@ -142,7 +142,12 @@ impl Server {
         let app = self.app;
         let abort = CancellationToken::new();
         let _cut_when_dropped = abort.clone().drop_guard();
-        let doors = Doors::new(app.limits.clone(), app.closing.clone(), abort.clone());
+        let doors = Doors::new(
+            app.limits.clone(),
+            app.owner,
+            app.closing.clone(),
+            abort.clone(),
+        );
         let http = Acceptor::new(doors.clone(), {
             let app = app.clone();
             Arc::new(move |peer: Peer, request: Request<Body>| {

@@ -339,8 +339,13 @@ fn file_or_text(flag: &str, text: &str, secret: bool) -> Result<String> {
     if !looks_like_path && !path.is_file() {
         return Ok(text.to_owned());
     }
+    // A secret with a `/` in it looks like a path, too.
+    let shown = match secret {
+        true => "the file that it names".to_owned(),
+        false => path.display().to_string(),
+    };
     let content = std::fs::read_to_string(&path)
-        .map_err(|e| Failure::usage(format!("--{flag}: reading {}: {e}", path.display())))?;
+        .map_err(|e| Failure::usage(format!("--{flag}: reading {shown}: {e}")))?;
     if !secret && content.contains("PRIVATE KEY-----") {
         return Err(Failure::usage(format!(
             "--{flag}: {} is a private key; it is not sent anywhere",
@@ -354,6 +359,14 @@ fn file_or_text(flag: &str, text: &str, secret: bool) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_that_looks_like_a_path_is_not_shown() {
+        for (secret, shown) in [(true, false), (false, true)] {
+            let error = file_or_text("word", "hush/hush", secret).unwrap_err();
+            assert_eq!(format!("{error:?}").contains("hush"), shown);
+        }
+    }
 
     #[test]
     fn singulars() {

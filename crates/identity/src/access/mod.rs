@@ -73,10 +73,13 @@ impl Rules {
         with(&mut state)
     }
 
-    /// The rights of whoever an actor acts for, and what his key limits them to.
+    /// The rights of whoever an actor acts for, and what his key limits them to. None for one who is gone or disabled.
     fn rights(&self, cx: &Cx, actor: &Actor) -> Option<(Arc<Rights>, Option<Arc<Rights>>)> {
         let user = actor.user.as_deref()?;
         self.sync(cx, |state| {
+            if !state.is_active(user) {
+                return None;
+            }
             let own = state.rights(&Subject::User(user.into()));
             let limit = match actor.kind {
                 ActorKind::Key => {

@@ -67,6 +67,8 @@ pub struct State {
     /// user -> his groups
     groups: HashMap<Box<str>, Vec<Box<str>>>,
     members: HashMap<Box<str>, HashSet<Box<str>>>,
+    /// Users who may log in.
+    active: HashSet<Box<str>>,
     /// key -> what it is limited to
     limits: HashMap<Box<str>, Rule>,
     words: HashMap<Box<str>, Arc<Words>>,
@@ -120,6 +122,7 @@ impl State {
         if let (Some(new), Some(old)) = (&delta.new, &delta.old)
             && new.generation == old.generation
             && new.uid == old.uid
+            && new.deleting == old.deleting
         {
             return delta.kind == USER;
         }
@@ -158,6 +161,10 @@ impl State {
                 members.insert(name.clone());
             }
             self.rights.remove(&Subject::User(name.clone()));
+            match row.deleting || spec["active"] == Value::Bool(false) {
+                true => self.active.remove(&name),
+                false => self.active.insert(name.clone()),
+            };
             self.groups.insert(name, groups);
         } else if kind == KEY {
             self.rights.remove(&Subject::Key(name.clone()));
@@ -188,6 +195,7 @@ impl State {
                 }
             }
             self.rights.remove(&Subject::User(name.into()));
+            self.active.remove(name);
         } else if kind == KEY {
             self.limits.remove(name);
             self.rights.remove(&Subject::Key(name.into()));
@@ -201,6 +209,12 @@ impl State {
                 self.rights.remove(&Subject::User(user.clone()));
             }
         }
+    }
+
+    /// Whether a user is there and not disabled. Who is not does nothing any more, also not where he began it before;
+    /// what he holds still counts for who may manage him.
+    pub fn is_active(&self, user: &str) -> bool {
+        self.active.contains(user)
     }
 
     /// What a subject may do; of a key, what it is limited to.

@@ -569,3 +569,61 @@ async fn groups_lift_nobody_above_who_puts_him_there() {
     let error = world.ask(root, None, gone).await.unwrap_err();
     assert_eq!(error.status(), 409, "{error}");
 }
+
+/// Also where nobody asks for his login any more: in a batch, on an open socket, with a key of his.
+#[tokio::test]
+async fn who_is_disabled_or_gone_may_do_nothing_and_stays_above_others() {
+    let world = world().await;
+    world.thing("shop", "a", json!({})).await;
+    world
+        .grant("gil", json!({ "user": "gil", "role": "superadmin" }))
+        .await;
+    world
+        .grant("hal", json!({ "user": "hal", "role": "superadmin" }))
+        .await;
+    world
+        .grant("ida", json!({ "user": "ida", "role": "admin" }))
+        .await;
+    assert_eq!(world.told("gil", get("shop", "a")).await, 200);
+    let active = |on: bool| Op::Patch {
+        target: target("user", None, "gil"),
+        body: json!({ "spec": { "active": on } }),
+    };
+    let root = || Actor::administrator("root@unix");
+    world.ask(root(), None, active(false)).await.unwrap();
+    assert_eq!(world.told("gil", get("shop", "a")).await, 404);
+    assert!(manages(&world.cx, &person("ida"), "gil").is_err());
+    world.ask(root(), None, active(true)).await.unwrap();
+    assert_eq!(world.told("gil", get("shop", "a")).await, 200);
+    // Nobody of this name is there.
+    assert_eq!(world.told("jo", get("shop", "a")).await, 404);
+}
+
+/// Nor does an error say who uses what one wants to delete.
+#[tokio::test]
+async fn what_stands_in_the_way_is_named_to_who_may_read_it() {
+    let world = world().await;
+    world
+        .root("group", None, "ops", json!({}), json!({}))
+        .await
+        .unwrap();
+    let spec = json!({ "groups": ["ops"] });
+    world
+        .root("user", None, "olga", json!({}), spec)
+        .await
+        .unwrap();
+    role(&world, "groups", &["group.*"], &[]).await;
+    role(&world, "people", &["group.*", "user.read"], &[]).await;
+    for (user, role, told) in [("jan", "groups", false), ("kim", "people", true)] {
+        world
+            .grant(user, json!({ "user": user, "role": role }))
+            .await;
+        let op = Op::Delete {
+            target: target("group", None, "ops"),
+            keep: Vec::new(),
+        };
+        let error = world.ask(person(user), None, op).await.unwrap_err();
+        assert_eq!(error.to_string().contains("olga"), told, "{user}: {error}");
+        assert!(error.to_string().contains("is used by"), "{error}");
+    }
+}

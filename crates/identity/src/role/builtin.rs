@@ -29,6 +29,7 @@ const AUDIT: &[&str] = &[
     "audit-chain.verify",
     "audit-chain.export",
     "audit-chain.erase",
+    "audit-chain.restrict",
     "audit-chain.rotate-keys",
 ];
 

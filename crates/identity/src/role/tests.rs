@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::access::Pattern;
+use model::Resource;
 
 fn may(role: &str, privilege: &str) -> bool {
     let role = BUILT_IN.iter().find(|r| r.name == role).unwrap();
@@ -64,5 +65,22 @@ fn their_patterns_can_be_read() {
         for text in role.allow.iter().chain(role.deny) {
             assert!(Pattern::parse(text).is_some(), "{}: {text}", role.name);
         }
+    }
+}
+
+/// Of the record of who did what an admin only reads: nothing that changes, proves or takes it away.
+#[test]
+fn an_admin_only_reads_the_record_of_what_he_did() {
+    let kind = runtime::audit::AuditChain::KIND;
+    let actions = kind.actions.iter().map(|action| action.verb);
+    let streams = kind.streams.iter().map(|stream| stream.name);
+    for verb in actions.chain(streams).chain(["create", "update", "delete"]) {
+        let reads = verb == "rows";
+        let never = ["create", "delete"].contains(&verb);
+        assert_eq!(
+            may("admin", &format!("audit-chain.{verb}")),
+            reads || never,
+            "{verb}"
+        );
     }
 }

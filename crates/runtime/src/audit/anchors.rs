@@ -16,6 +16,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How long one anchor may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -47,6 +48,13 @@ pub struct Anchor {
     pub elsewhere: bool,
 }
 
+impl Anchor {
+    /// Whether it is the file, and a head is in it.
+    pub(super) fn has_file(&self) -> bool {
+        self.target.starts_with("file ") && self.seq > 0
+    }
+}
+
 /// Carries messages to a log server. A part of the api process, which can speak TLS.
 pub trait Carrier: Send + Sync {
     /// Sends one framed message to `host:port` over TLS and returns once the server has taken it. `ca`: whom to trust.
@@ -62,15 +70,91 @@ pub trait Carrier: Send + Sync {
 /// The part.
 pub struct AnchorCarrier(pub Arc<dyn Carrier>);
 
-/// The file that heads are anchored in, when there is one.
+/// What the setting of the anchor file says, when it says anything.
 pub(super) fn file_of(cx: &Cx) -> Option<PathBuf> {
     let path = PathBuf::from(AUDIT_ANCHOR_FILE.text(cx));
-    if path.as_os_str().is_empty() {
-        return None;
-    }
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+/// The file itself: in a folder it has a name by its node. Asks a disk that may be away, so it blocks for as long as that
+/// likes.
+fn file_in(path: PathBuf, node: &str) -> PathBuf {
     match path.is_dir() {
-        true => Some(path.join(format!("{}.heads", cx.node()))),
-        false => Some(path),
+        true => path.join(format!("{node}.heads")),
+        false => path,
+    }
+}
+
+/// The text of an anchor file, as far as it can be read; empty when there is none yet.
+///
+/// # Errors
+/// When it is away, or does not answer in time.
+pub(super) async fn text_of(path: PathBuf, node: &str) -> Result<String> {
+    let (shown, node) = (path.display().to_string(), node.to_owned());
+    let read = on_its_own("anchor-read", move || {
+        let file = file_in(path, &node);
+        match std::fs::read(&file) {
+            // A damaged line is one head less, not all of them.
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => {
+                Err(Error::unavailable(format!("{}: {error}", file.display())).because(error))
+            }
+        }
+    })?;
+    let late = || {
+        Error::unavailable(format!(
+            "the anchor {shown} did not answer within {} s",
+            PATIENCE.as_secs()
+        ))
+    };
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(text)) => text,
+        _ => Err(late()),
+    }
+}
+
+/// Does something on a thread of its own: a mount that hangs takes that one with it, and no other work.
+fn on_its_own<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>> {
+    let (answer, done) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || drop(answer.send(work())))
+        .map_err(|e| Error::internal("start a thread for the anchor").because(e))?;
+    Ok(done)
+}
+
+/// The one try at the file that may be under way.
+#[derive(Default)]
+struct Hand(Option<oneshot::Receiver<Result<bool>>>);
+
+impl Hand {
+    /// Adds heads to the file, unless the last try still hangs.
+    async fn add(
+        &mut self,
+        path: PathBuf,
+        lines: Vec<Head>,
+        rows: PathBuf,
+        node: &str,
+    ) -> Result<bool> {
+        if let Some(running) = &mut self.0 {
+            match running.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    return Err(Error::unavailable("the try before it still hangs there"));
+                }
+                // What it did is done again: the same head twice does no harm.
+                _ => self.0 = None,
+            }
+        }
+        let node = node.to_owned();
+        let begun = on_its_own("anchor", move || add(&file_in(path, &node), lines, &rows))?;
+        let running = self.0.insert(begun);
+        let done = running.await;
+        self.0 = None;
+        done.map_err(|_| Error::internal("anchor the audit trail"))?
     }
 }
 
@@ -86,8 +170,9 @@ pub(super) fn unanchored(
         return (ConditionStatus::True, "NoAnchor", message.into());
     }
     let newest = sealed.map_or(0, |head| head.seq);
-    let waits = sealed.is_some_and(|head| now.since(head.time) > MISSED);
-    let good = |a: &&Anchor| a.elsewhere && (a.seq >= newest || !waits);
+    // There is always a younger seal where much is done: what counts is when the anchor got its last.
+    let lately = |a: &Anchor| a.time.is_some_and(|time| now.since(time) <= MISSED);
+    let good = |a: &&Anchor| a.elsewhere && (a.seq >= newest || lately(a));
     if anchors.iter().any(|a| good(&a)) {
         return (ConditionStatus::False, "Anchored", String::new());
     }
@@ -103,12 +188,13 @@ pub(super) async fn deliver(cx: Cx, part: Arc<AuditTrail>, trail: Arc<FileTrail>
     let stop = cx.shutdown();
     let mut standing = trail.standing();
     let mut wait = AGAIN;
+    let mut hand = Hand::default();
     loop {
         let changed = [&AUDIT_ANCHOR_FILE, &AUDIT_ANCHOR_SYSLOG, &AUDIT_ANCHOR_CA]
             .map(|setting| Box::pin(setting.changed(&cx)));
         let sealed = standing.borrow_and_update().sealed.clone();
         let before = part.anchors();
-        let now = bring(&cx, &trail, sealed.as_ref(), &before).await;
+        let now = bring(&cx, &trail, sealed.as_ref(), &before, &mut hand).await;
         let failing = now
             .iter()
             .any(|a| a.seq < sealed.as_ref().map_or(0, |h| h.seq));
@@ -137,7 +223,13 @@ pub(super) async fn deliver(cx: Cx, part: Arc<AuditTrail>, trail: Arc<FileTrail>
 }
 
 /// One try at each anchor that is behind.
-async fn bring(cx: &Cx, trail: &FileTrail, head: Option<&Head>, before: &[Anchor]) -> Vec<Anchor> {
+async fn bring(
+    cx: &Cx,
+    trail: &FileTrail,
+    head: Option<&Head>,
+    before: &[Anchor],
+    hand: &mut Hand,
+) -> Vec<Anchor> {
     let mut out = Vec::new();
     let known = |target: &str| {
         let found = before.iter().find(|a| a.target == target);
@@ -150,13 +242,8 @@ async fn bring(cx: &Cx, trail: &FileTrail, head: Option<&Head>, before: &[Anchor
         let anchor = known(&format!("file {}", path.display()));
         let rows = trail.places().0.to_owned();
         let lines = [Some(trail.genesis().clone()), head.cloned()];
-        let bring = async {
-            let lines = lines.into_iter().flatten().collect();
-            let added = tokio::task::spawn_blocking(move || add(&path, lines, &rows));
-            added
-                .await
-                .map_err(|e| Error::internal("anchor the audit trail").because(e))?
-        };
+        let lines = lines.into_iter().flatten().collect();
+        let bring = hand.add(path, lines, rows, cx.node());
         out.push(tried(cx, anchor, head, bring).await);
     }
     let server = AUDIT_ANCHOR_SYSLOG.text(cx);
@@ -191,7 +278,10 @@ async fn tried(
         }
         Err(error) => {
             tracing::warn!(target = %anchor.target, ?error, "a head of the audit trail could not be anchored");
-            anchor.trouble = error.message;
+            anchor.trouble = match error.hint {
+                Some(hint) => format!("{} ({hint})", error.message),
+                None => error.message,
+            };
         }
     }
     anchor
@@ -200,8 +290,16 @@ async fn tried(
 /// Adds heads to a file, after its first line when it is new. Answers whether the file is on another file system than
 /// the rows. A file that holds anything else is not touched.
 fn add(path: &Path, lines: Vec<Head>, rows: &Path) -> Result<bool> {
-    let failed =
-        |e: std::io::Error| Error::unavailable(format!("{}: {e}", path.display())).because(e);
+    let failed = |e: std::io::Error| {
+        let error = Error::unavailable(format!("{}: {e}", path.display()));
+        match e.kind() {
+            std::io::ErrorKind::ReadOnlyFilesystem => error.hint(
+                "the unit of the daemon may write nowhere else: allow it with a drop-in, `systemctl edit debvisord`: [Service] ReadWritePaths=...",
+            ),
+            _ => error,
+        }
+        .because(e)
+    };
     let mut file = OpenOptions::new()
         .read(true)
         .append(true)
@@ -317,6 +415,65 @@ mod tests {
         for bad in ["", ":6514", "host:port", "a b", "host:99999", "h;rm -rf"] {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_anchor_that_has_died_is_missed_also_while_seals_go_on() {
+        let at = |seconds: i64| Timestamp::from_millis(1_700_000_000_000 + seconds * 1000);
+        let sealed = |seq: u64, seconds: i64| Head {
+            seq,
+            ..Head::genesis([7; 16], [9; 32], at(seconds))
+        };
+        let anchor = |seq: u64, seconds: i64, elsewhere: bool| Anchor {
+            target: "syslog x".into(),
+            seq,
+            time: Some(at(seconds)),
+            elsewhere,
+            ..Anchor::default()
+        };
+        for (anchors, head, now, stands) in [
+            (vec![], sealed(9, 0), 0, true),
+            (vec![anchor(9, 0, true)], sealed(9, 0), 100_000, false),
+            (vec![anchor(9, 0, true)], sealed(12, 60), 70, false),
+            // A seal each minute, none of which gets there.
+            (vec![anchor(9, 0, true)], sealed(99, 600), 610, true),
+            (vec![anchor(9, 0, false)], sealed(9, 0), 10, true),
+            (
+                vec![anchor(9, 0, true), anchor(99, 600, true)],
+                sealed(99, 600),
+                610,
+                false,
+            ),
+        ] {
+            let (status, reason, _) = unanchored(&anchors, Some(&head), at(now));
+            assert_eq!(status == ConditionStatus::True, stands, "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_hangs_is_tried_by_one_thread_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (answer, done) = oneshot::channel();
+        let mut hand = Hand(Some(done));
+        let (rows, file) = (dir.path().to_owned(), dir.path().join("heads"));
+        let genesis = Head::genesis([7; 16], [9; 32], Timestamp::from_millis(0));
+        let mut try_it = async || {
+            let lines = vec![genesis.clone()];
+            hand.add(file.clone(), lines, rows.clone(), "n").await
+        };
+        for _ in 0..3 {
+            let error = try_it().await.unwrap_err();
+            assert!(error.message.contains("still hangs"), "{error}");
+        }
+        assert!(!file.exists(), "nobody else tried");
+        answer.send(Ok(true)).unwrap();
+        try_it().await.unwrap();
+        let text = text_of(file.clone(), "n").await.unwrap();
+        assert_eq!(text, genesis.line());
+        std::fs::write(&file, b"\xff\xfe\n").unwrap();
+        assert!(text_of(file, "n").await.unwrap().contains('\u{fffd}'));
+        let away = dir.path().join("heads/below");
+        text_of(away, "n").await.unwrap_err();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use model::{Error, Result};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
 pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
@@ -52,22 +52,67 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
     work().map_err(|e| failed("writing", path, e))
 }
 
-/// Adds to a file, durable.
+/// Adds whole lines to a file, durable: all of them or nothing. Half a line that a crash or a full disk left there goes.
 pub(super) fn append(path: &Path, text: &str) -> Result<()> {
     let work = || -> io::Result<()> {
         let mut file = private(path, false)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
+        let old = whole(&file)?;
+        file.set_len(old)?;
+        let added = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_data());
+        if added.is_err() {
+            // When this fails too, the next one begins with it.
+            file.set_len(old)?;
+        }
+        added
     };
     work().map_err(|e| failed("adding to", path, e))
+}
+
+/// How far a file has whole lines.
+fn whole(file: &File) -> io::Result<u64> {
+    let mut at = file.metadata()?.len();
+    let mut byte = [0];
+    while at > 0 {
+        file.read_exact_at(&mut byte, at - 1)?;
+        if byte[0] == b'\n' {
+            break;
+        }
+        at -= 1;
+    }
+    Ok(at)
 }
 
 fn private(path: &Path, fresh: bool) -> io::Result<File> {
     OpenOptions::new()
         .create(true)
+        .read(true)
         .write(true)
         .append(!fresh)
         .truncate(fresh)
         .mode(0o600)
         .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_line_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        for (there, after) in [
+            ("", "new\n"),
+            ("one\n", "one\nnew\n"),
+            ("one\nhal", "one\nnew\n"),
+            ("half", "new\n"),
+        ] {
+            fs::write(&path, there).unwrap();
+            append(&path, "new\n").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), after);
+        }
+        append(Path::new("/dev/full"), "new\n").unwrap_err();
+    }
 }

@@ -250,17 +250,27 @@ fn own(proc: &Proc) -> Result<Arc<FileTrail>> {
 /// The heads that are known here: those kept beside the keys, the last seal, and the file they are anchored in.
 async fn known_heads(cx: &Cx, trail: &FileTrail) -> Result<Vec<Head>> {
     let own = trail.places().1.to_owned();
-    let anchor = anchors::file_of(cx);
-    let text = tokio::task::spawn_blocking(move || -> Result<String> {
-        let mut text = files::read(&own)?.unwrap_or_default();
-        if let Some(anchor) = anchor {
-            // An anchor that is away cannot be compared with; that it is away stands in the status.
-            text.push_str(&files::read(&anchor).ok().flatten().unwrap_or_default());
+    let read = move || Ok(files::read(&own)?.unwrap_or_default());
+    let mut text: String = tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|e| Error::internal("heads of the audit trail").because(e))??;
+    if let Some(anchor) = anchors::file_of(cx) {
+        // Sound without the anchor would say what nobody has looked at.
+        let hint = "bring it back; what is here alone: debvisord audit verify";
+        let found = anchors::text_of(anchor.clone(), cx.node()).await;
+        let found = found.map_err(|error| error.hint(hint))?;
+        let part = cx.try_part::<AuditTrail>();
+        let anchored =
+            part.is_some_and(|part| part.anchors().iter().any(anchors::Anchor::has_file));
+        if found.is_empty() && anchored {
+            return Err(Error::unavailable(format!(
+                "the anchor {} is gone: heads were written to it",
+                anchor.display()
+            ))
+            .hint(hint));
         }
-        Ok(text)
-    })
-    .await
-    .map_err(|e| Error::internal("heads of the audit trail").because(e))??;
+        text.push_str(&found);
+    }
     let mut heads = heads_of(&text, MOST_ANCHORED);
     heads.extend(trail.standing().borrow().sealed.clone());
     Ok(heads)
@@ -272,7 +282,8 @@ async fn look(proc: Proc) -> Result<Value> {
             let input: VerifyInput = proc.params()?;
             let cx = proc.cx();
             let trail = own(&proc)?;
-            trail.flush().await;
+            // So that all that is there is signed.
+            trail.seal().await?;
             let mut heads = known_heads(cx, &trail).await?;
             for line in input.heads.iter().take(MOST_HEADS) {
                 heads.push(Head::parse(line).ok_or_else(|| {
@@ -412,6 +423,10 @@ impl Controller for Show {
                 status.anchored_to = anchors.iter().map(|a| a.seq).max().unwrap_or(0);
                 status.anchors.clone_from(&anchors);
                 status.keys = keys;
+                if let Some(why) = trail.is_cut() {
+                    let sound = ConditionStatus::False;
+                    Condition::set(&mut status.conditions, "Sound", sound, "Cut", why, now);
+                }
                 let (holds, reason, message) =
                     anchors::unanchored(&anchors, standing.sealed.as_ref(), now);
                 Condition::set(

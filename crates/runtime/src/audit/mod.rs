@@ -29,12 +29,14 @@ pub use anchors::{Anchor, AnchorCarrier, Carrier};
 pub use catalogue::*;
 pub use head::{ChainId, Head, PublicKey};
 pub use kind::{AuditChain, ChainSpec, ChainStatus, SUBSYSTEM, make};
-pub(crate) use note::refused;
-pub use note::{Note, note};
+pub use note::{Note, note, refusal};
+pub(crate) use note::{lacks, refused};
 pub(crate) use pair::{Open, intent, outcome};
 pub use row::{Phase, Row};
 pub use subjects::{KeyCounts, KeyState};
-pub use trail::{Durable, FileTrail, HEADS, SEAL_AFTER, SEAL_ROWS, Standing, Trail, TrailOptions};
+pub use trail::{
+    Durable, FileTrail, HEADS, SEAL_AFTER, SEAL_ROWS, Standing, Trail, TrailOptions, own_heads,
+};
 pub use verify::{Broken, Verdict, Verifier, heads_of, verify};
 
 use crate::Cx;
@@ -106,6 +108,10 @@ pub(crate) async fn start(cx: &Cx) -> Result<()> {
     };
     recover::recover(cx).await?;
     if let Some(trail) = cx.try_part::<FileTrail>() {
+        if let Some(why) = trail.is_cut() {
+            let found = Note::by(&BROKEN, &crate::Actor::system("audit"));
+            note(cx, found.with("found", why)).await?;
+        }
         let seals = seal_in_time(cx.clone(), trail.clone());
         cx.life().spawn("audit seals", seals);
         let heads = anchors::deliver(cx.clone(), part.clone(), trail);

@@ -6,6 +6,7 @@ use super::catalogue::{Happening, PERMISSION_DENIED};
 use super::row::{Phase, Row};
 use super::{AuditTrail, Durable, PARAMS, Trail, digest};
 use crate::gate::{Request, Surface};
+use crate::key::PERSON;
 use crate::{Actor, ActorKind, Cx, Trace};
 use model::{Error, ObjectRef, Result, Timestamp};
 use parking_lot::Mutex;
@@ -51,6 +52,8 @@ impl Note {
     pub fn by(happening: &'static Happening, actor: &Actor) -> Note {
         let mut note = Note::new(happening, actor.name.clone());
         note.row.actor_kind = actor.kind;
+        // Whose rights counted: what a key does is found, and goes, with its owner.
+        note.row.user = actor.user.clone().filter(|user| *user != actor.name);
         note
     }
 
@@ -127,6 +130,7 @@ pub async fn note(cx: &Cx, note: Note) -> Result<()> {
 async fn keep(trail: &dyn Trail, note: Note, now: Timestamp) -> Result<()> {
     let mut row = note.row;
     row.time = now;
+    row.is_person = row.kind.as_deref() == Some(PERSON);
     row.asked = digest(&row.params);
     if row.params.to_string().len() > PARAMS {
         row.params = Value::Null;
@@ -155,7 +159,35 @@ pub(crate) fn refused(cx: &Cx, request: &Request, error: &Error) {
     note.row.kind = Some(op.kind().to_owned());
     note.row.project = op.project().map(str::to_owned);
     note.row.name = op.name().map(str::to_owned);
-    if part.repeats.is_first(&note, cx.clock().now()) && part.refusals.try_send(note).is_err() {
+    on_record(cx, &part, note);
+}
+
+/// Puts on record that somebody lacks a privilege for what is no operation on objects. Never waits.
+pub(crate) fn lacks(cx: &Cx, actor: &Actor, from: Option<IpAddr>, kind: &str, verb: &str) {
+    let Some(part) = cx.try_part::<AuditTrail>() else {
+        return;
+    };
+    let note = Note::by(&PERMISSION_DENIED, actor)
+        .from(from)
+        .failed("DENIED")
+        .with("needs", format!("{kind}.{verb}"));
+    on_record(cx, &part, note);
+}
+
+/// As [`note`](fn@note) for what has failed, where nobody can wait: it is written a moment later.
+pub fn refusal(cx: &Cx, note: Note) {
+    if let Some(part) = cx.try_part::<AuditTrail>() {
+        on_record(cx, &part, note);
+    }
+}
+
+fn on_record(cx: &Cx, part: &AuditTrail, note: Note) {
+    if !part.repeats.is_first(&note, cx.clock().now()) {
+        return;
+    }
+    let who = Who::of(&note);
+    if part.refusals.try_send(note).is_err() {
+        part.repeats.count(&who);
         tracing::warn!("more refusals than the audit trail takes: some are only counted");
     }
 }
@@ -165,7 +197,22 @@ pub(crate) fn refused(cx: &Cx, request: &Request, error: &Error) {
 struct Who {
     action: &'static str,
     actor: String,
+    /// His network: whoever has one address of a /64 has them all.
     address: Option<String>,
+}
+
+impl Who {
+    fn of(note: &Note) -> Who {
+        let address = note.row.address.as_deref();
+        Who {
+            action: note.happening.action,
+            actor: note.row.actor.clone(),
+            address: address.map(|text| match text.parse() {
+                Ok(ip) => crate::limit::network(ip).to_string(),
+                Err(_) => text.to_owned(),
+            }),
+        }
+    }
 }
 
 /// What has come again in this minute.
@@ -184,16 +231,17 @@ impl Repeats {
     fn is_first(&self, note: &Note, now: Timestamp) -> bool {
         let mut minute = self.0.lock();
         minute.began.get_or_insert(now);
-        let who = Who {
-            action: note.happening.action,
-            actor: note.row.actor.clone(),
-            address: note.row.address.clone(),
-        };
+        let who = Who::of(note);
         if let Some((_, more)) = minute.seen.get_mut(&who) {
             *more += 1;
             return false;
         }
-        let full = minute.seen.len() >= APART;
+        // Strangers fill their half only, so that who is known is told apart also then.
+        let most = match note.row.actor_kind {
+            ActorKind::Anonymous => APART,
+            _ => 2 * APART,
+        };
+        let full = minute.seen.len() >= most;
         match full {
             false => {
                 minute.seen.insert(who, (note.clone(), 0));
@@ -214,12 +262,20 @@ impl Repeats {
         }
     }
 
+    /// Counts one that was first and could not be written.
+    fn count(&self, who: &Who) {
+        if let Some((_, more)) = self.0.lock().seen.get_mut(who) {
+            *more += 1;
+        }
+    }
+
     /// What came again in a minute that is over, as rows; all of it with `now` absent.
     fn over(&self, now: Option<Timestamp>) -> Vec<Note> {
         let mut minute = self.0.lock();
         let over = match (minute.began, now) {
             (None, _) => false,
-            (Some(began), Some(now)) => now.since(began) >= MINUTE,
+            // A clock that was set back ends it too.
+            (Some(began), Some(now)) => now < began || now.since(began) >= MINUTE,
             (Some(_), None) => true,
         };
         if !over {
@@ -273,5 +329,57 @@ pub(super) async fn write_refusals(
         if ends {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LOGIN_FAILED;
+    use super::*;
+
+    fn from(address: &str) -> Note {
+        let note = Note::new(&LOGIN_FAILED, "anna").failed("WRONG_PASSWORD");
+        note.from(Some(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn repeats_are_of_a_network_and_end_with_the_minute_whatever_the_clock_does() {
+        let repeats = Repeats::default();
+        let at = |seconds: i64| Timestamp::from_millis(1_700_000_000_000 + seconds * 1000);
+        assert!(repeats.is_first(&from("2001:db8::1"), at(0)));
+        for n in 2..1000 {
+            let other = from(&format!("2001:db8::{n:x}"));
+            assert!(!repeats.is_first(&other, at(1)), "{n}");
+        }
+        // A targeted guess is told apart from what somebody makes noise with.
+        assert!(repeats.is_first(&from("2001:db8:7::1"), at(2)));
+        assert!(repeats.over(Some(at(59))).is_empty());
+        let back = repeats.over(Some(at(-86_400)));
+        assert_eq!(back.len(), 1);
+        assert_eq!(back[0].row.repeats, 998);
+        assert!(repeats.is_first(&from("2001:db8::1"), at(-86_400)));
+        // What could not be written is counted.
+        repeats.count(&Who::of(&from("2001:db8::9")));
+        assert_eq!(repeats.over(None)[0].row.repeats, 1);
+    }
+
+    #[test]
+    fn strangers_do_not_hide_who_is_known() {
+        let repeats = Repeats::default();
+        let now = Timestamp::from_millis(0);
+        for n in 0..2 * APART {
+            repeats.is_first(&from(&format!("10.1.{}.{}", n / 256, n % 256)), now);
+        }
+        assert!(!repeats.is_first(&from("192.0.2.1"), now));
+        let known = Note::by(&PERMISSION_DENIED, &Actor::user("bob", None, None)).failed("DENIED");
+        assert!(repeats.is_first(&known, now));
+    }
+
+    #[test]
+    fn what_a_key_does_is_its_owners() {
+        let note = Note::by(&PERMISSION_DENIED, &Actor::key("ci", "anna"));
+        assert_eq!(note.row.user.as_deref(), Some("anna"));
+        let own = Note::by(&PERMISSION_DENIED, &Actor::user("anna", None, None));
+        assert_eq!(own.row.user, None);
     }
 }

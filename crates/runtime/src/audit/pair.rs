@@ -5,9 +5,11 @@ use super::format::mask;
 use super::row::{Phase, Row};
 use super::{Durable, PARAMS, digest};
 use crate::gate::{Op, Request};
+use crate::key::PERSON;
 use crate::registry::Declared;
+use crate::task::BatchInput;
 use crate::{ActorKind, Cx};
-use model::schema::{self, PERSONAL, SECRET, property};
+use model::schema::{self, PERSONAL, REF, SECRET, property};
 use model::{Error, Result};
 use serde_json::{Value, json};
 
@@ -32,6 +34,7 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         .map(|name| crate::object_key(kind, project, name))
         .and_then(|key| cx.cache().row(kind, &key));
     let personal = personal(declared, &request.op, &params);
+    let about = named(&declared.spec, &params["spec"]);
     let mut shown = params.clone();
     mask(&mut shown, &personal);
     let mut tags = vec![Tag::Soc2, Tag::Iso27001];
@@ -65,7 +68,8 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         },
         tags,
         personal,
-        is_person: declared.has_personal,
+        is_person: kind == PERSON,
+        about,
         ..Row::default()
     };
     let when = match (&request.op, request.actor.kind) {
@@ -141,7 +145,7 @@ fn asked(declared: &Declared, op: &Op) -> Value {
     let file = |body: &Value| {
         let mut out = json!({});
         if let Some(meta) = body.get("metadata") {
-            out["metadata"] = meta.clone();
+            out["metadata"] = known(meta, crate::desk::THEIRS);
         }
         if let Some(spec) = body.get("spec") {
             out["spec"] = masked(&declared.spec, spec);
@@ -158,13 +162,25 @@ fn asked(declared: &Declared, op: &Op) -> Value {
         Op::Delete { keep, .. } => json!({ "keep": keep }),
         Op::Act { verb, params, .. } => input(verb, params),
         Op::Batch { verb, body, .. } => {
-            let mut body = body.clone();
+            let mut body = masked(schema::of::<BatchInput>().as_value(), body);
             if let Some(params) = body.get_mut("params") {
                 *params = input(verb, params);
             }
             body
         }
         Op::Stream { .. } | Op::Get { .. } | Op::List { .. } | Op::Watch { .. } => Value::Null,
+    }
+}
+
+/// Of a map what has one of these names: what else stands there may be anything, also a misplaced secret.
+fn known(value: &Value, names: &[&str]) -> Value {
+    match value {
+        Value::Object(map) => {
+            let known = map.iter().filter(|(name, _)| names.contains(&&***name));
+            let known = known.map(|(name, value)| (name.clone(), value.clone()));
+            Value::Object(known.collect())
+        }
+        _ => Value::Null,
     }
 }
 
@@ -209,6 +225,17 @@ fn personal(declared: &Declared, op: &Op, params: &Value) -> Vec<String> {
     out
 }
 
+/// The first person that a spec names.
+fn named(schema: &Value, value: &Value) -> Option<String> {
+    match value {
+        Value::String(name) => (schema.get(REF) == Some(&json!(PERSON))).then(|| name.clone()),
+        Value::Object(map) => map
+            .iter()
+            .find_map(|(name, value)| named(property(schema, name)?, value)),
+        _ => None,
+    }
+}
+
 fn places(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -216,7 +243,8 @@ fn places(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
                 let part = property(schema, name).unwrap_or(&Value::Null);
                 // A JSON pointer writes `~` and `/` of a name in another way (RFC 6901).
                 let here = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-                let marked = marked(part, PERSONAL) || NAMES.contains(&name.as_str());
+                let names_him = value.is_string() && part.get(REF) == Some(&json!(PERSON));
+                let marked = marked(part, PERSONAL) || names_him || NAMES.contains(&name.as_str());
                 match marked && !value.is_null() {
                     true => out.push(here),
                     false => places(part, value, &here, out),

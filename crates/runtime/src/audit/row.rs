@@ -94,6 +94,9 @@ pub struct Row {
     /// Whether the object stands for a person, so that its name is personal too.
     #[serde(skip)]
     pub(crate) is_person: bool,
+    /// The person that the params name, when the object is not one.
+    #[serde(skip)]
+    pub(crate) about: Option<String>,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -130,6 +133,7 @@ impl Default for Row {
             tags: Vec::new(),
             personal: Vec::new(),
             is_person: false,
+            about: None,
         }
     }
 }

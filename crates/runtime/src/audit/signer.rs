@@ -27,7 +27,7 @@ struct State {
     chain: ChainId,
     /// Number of the key.
     epoch: u64,
-    /// Its seed, wrapped by the root key.
+    /// Its seed, sealed with the data key of the cluster.
     key: String,
     /// The seal that the key before it has signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,21 @@ impl Signer {
         Ok(Some(signer))
     }
 
-    /// A new chain, with its first line.
+    /// The seal that was made last, as the file says; needs no key.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_of(path: &Path) -> Result<Option<Head>> {
+        let Some(text) = files::read(path)? else {
+            return Ok(None);
+        };
+        let state: State = serde_json::from_str(&text).map_err(|e| {
+            Error::unavailable(format!("{} is not as it was written", path.display())).because(e)
+        })?;
+        Ok(state.last)
+    }
+
+    /// A new chain, with its first line. Nothing of it is on disk before [`Signer::keep`].
     pub fn make(
         path: &Path,
         seal: &Arc<dyn Seal>,
@@ -93,8 +107,12 @@ impl Signer {
             seal: seal.clone(),
             state,
         };
-        signer.write(&signer.state)?;
         Ok((signer, head))
+    }
+
+    /// Puts a new chain's key on disk.
+    pub fn keep(&self) -> Result<()> {
+        self.write(&self.state)
     }
 
     pub fn chain(&self) -> ChainId {

@@ -1,7 +1,7 @@
 //! The keys of persons: what a row says of somebody personally (name, address, program, e-mail ...) can be read only with
 //! his own key. To destroy that key is to erase him, and the chain of rows still verifies.
 //!
-//! Keys are wrapped by the root key and kept apart from the trail. A key has versions: `active` seals and opens, `rotated`
+//! Keys are sealed with the data key of the cluster and kept apart from the trail. A key has versions: `active` seals and opens, `rotated`
 //! only opens. A subject may be `disabled` (nothing of him is opened until he is enabled again) or `destroyed`.
 
 use super::files;

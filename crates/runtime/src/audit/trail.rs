@@ -6,6 +6,7 @@ use super::head::{ChainId, Head};
 use super::row::Row;
 use super::signer::Signer;
 use super::subjects::{KeyCounts, STRANGER, Subjects};
+use super::verify::heads_of;
 use super::{files, format::mask};
 use crate::{ActorKind, Clock, Seal, SystemClock};
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const WAITING: usize = 4096;
 const AT_ONCE: usize = 512;
 /// How far back the last seal is looked for. Seals are never further apart.
 const BACK: u64 = 2 * SEAL_ROWS + AT_ONCE as u64 + 2;
+/// How long rows are kept.
+const KEEP: Duration = Duration::from_secs(366 * 24 * 3600);
 /// At least so far apart are the heads that are kept beside the keys.
 const HEADS_APART: Duration = Duration::from_secs(24 * 3600);
 
@@ -95,13 +98,14 @@ impl TrailOptions {
     }
 }
 
-/// Rows in a folder, kept for a year, chained and sealed.
+/// Rows in a folder, kept for a year in which it grew, chained and sealed.
 pub struct FileTrail {
     stream: Stream,
     subjects: Arc<Subjects>,
     rows: PathBuf,
     heads: PathBuf,
     genesis: Head,
+    cut: Option<String>,
     work: Mutex<Option<mpsc::Sender<Work>>>,
     standing: watch::Receiver<Standing>,
     /// Whether a store makes rows durable with its own commits.
@@ -128,6 +132,8 @@ enum Work {
 
 /// The heads that are kept beside the keys.
 pub const HEADS: &str = "heads";
+/// The signing key, and the seal that was made last.
+const EPOCH: &str = "epoch";
 
 impl FileTrail {
     /// Opens the trail, makes its keys when there are none, and adds the seal that a crash kept out.
@@ -154,14 +160,16 @@ impl FileTrail {
         } = options;
         files::folder(&keys)?;
         let limits = Limits {
-            keep_bytes: 4 << 30,
-            keep_age: Duration::from_secs(366 * 24 * 3600),
+            // Evidence is not pushed out by writing more of it: a full disk refuses changes instead.
+            keep_bytes: u64::MAX,
+            keep_age: KEEP,
+            by_growth: true,
             ..Limits::default()
         };
         let stream = Stream::open(&rows, limits).map_err(|e| {
             Error::unavailable(format!("the audit trail cannot be opened: {e}")).because(e)
         })?;
-        let (epoch, heads) = (keys.join("epoch"), keys.join(HEADS));
+        let (epoch, heads) = (keys.join(EPOCH), keys.join(HEADS));
         let signer = match Signer::open(&epoch, &seal)? {
             Some(signer) => signer,
             None if stream.range().1 > 1 => {
@@ -175,9 +183,11 @@ impl FileTrail {
                 ));
             }
             None => {
-                let made = Signer::make(&epoch, &seal, clock.now(), |b| clock.fill(b))?;
-                files::append(&heads, &made.1.line())?;
-                made.0
+                let (signer, first) = Signer::make(&epoch, &seal, clock.now(), |b| clock.fill(b))?;
+                // The key last: without it nothing has begun, and the next start begins anew.
+                files::replace(&heads, &first.line())?;
+                signer.keep()?;
+                signer
             }
         };
         let subjects = Arc::new(Subjects::open(
@@ -194,6 +204,7 @@ impl FileTrail {
         )?;
         chain.seal_rows = seal_rows.clamp(1, SEAL_ROWS);
         let genesis = first_head(&heads)?;
+        let cut = chain.cut.clone();
         let (tx, rx) = mpsc::channel(WAITING);
         let standing = chain.standing.subscribe();
         let thread = std::thread::Builder::new()
@@ -206,6 +217,7 @@ impl FileTrail {
             rows,
             heads,
             genesis,
+            cut,
             work: Mutex::new(Some(tx)),
             standing,
             shared: AtomicBool::new(false),
@@ -227,6 +239,11 @@ impl FileTrail {
     /// The first line of the chain: it names the key that is trusted from there on.
     pub fn genesis(&self) -> &Head {
         &self.genesis
+    }
+
+    /// Why the rows that were found at the start are not those that were signed last; `None` when they are.
+    pub fn is_cut(&self) -> Option<&str> {
+        self.cut.as_deref()
     }
 
     /// The stream that the rows lie in.
@@ -276,13 +293,18 @@ impl FileTrail {
             if !unsynced.swap(false, Ordering::AcqRel) {
                 return Box::new(|| Ok(()));
             }
+            // A batch in which nothing was to be written does not wait; then the next one does.
+            let owes = Owes(Some(unsynced.clone()));
             let (answer, done) = std::sync::mpsc::sync_channel(1);
             let asked = asks.send(answer);
             Box::new(move || {
                 let why = "changes are refused, because the audit trail cannot be written";
                 let synced = asked.ok().and_then(|()| done.recv().ok());
                 match synced {
-                    Some(Ok(())) => Ok(()),
+                    Some(Ok(())) => {
+                        owes.paid();
+                        Ok(())
+                    }
                     Some(Err(error)) => Err(format!("{why}: {error}")),
                     None => Err(why.to_owned()),
                 }
@@ -367,6 +389,24 @@ impl FileTrail {
     }
 }
 
+/// Intents that were written and are not durable yet: until they are, the next batch waits for them.
+struct Owes(Option<Arc<AtomicBool>>);
+
+impl Owes {
+    /// They are durable.
+    fn paid(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Owes {
+    fn drop(&mut self) {
+        if let Some(unsynced) = self.0.take() {
+            unsynced.store(true, Ordering::Release);
+        }
+    }
+}
+
 fn ended() -> Error {
     Error::unavailable("changes are refused, because the audit trail is closed")
 }
@@ -441,6 +481,8 @@ struct Chain {
     seal_rows: u64,
     /// A seal whose key is gone already and that is not in the stream yet.
     owed: Option<(Vec<u8>, Hash)>,
+    /// Why the rows do not go on where the key stands.
+    cut: Option<String>,
     standing: watch::Sender<Standing>,
 }
 
@@ -474,6 +516,7 @@ impl Chain {
             unsealed_since: None,
             seal_rows: SEAL_ROWS,
             owed: None,
+            cut: None,
         };
         out.hash = first_head(&out.heads)?.hash;
         let mut sealed = None;
@@ -509,9 +552,14 @@ impl Chain {
                 Some(head) if head.seq + 1 == out.next && head.hash == out.hash => {
                     out.owed = Some(head.row().end());
                 }
-                _ => tracing::error!(
-                    "the audit trail does not go on where its key stands: rows were removed or another trail was put in its place; run `audit verify`"
-                ),
+                last => {
+                    let to = last.map_or(0, |head| head.seq);
+                    let why = format!(
+                        "the audit trail does not go on where its key stands, after row {to}: rows were removed, or another trail was put in its place"
+                    );
+                    tracing::error!("{why}; run `audit verify`");
+                    out.cut = Some(why);
+                }
             }
         }
         out.write(&mut Vec::new())?;
@@ -656,6 +704,16 @@ fn first_head(heads: &Path) -> Result<Head> {
     })
 }
 
+/// The heads that a trail keeps beside its keys, and the one that was signed last.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn own_heads(keys: &Path, most: usize) -> Result<Vec<Head>> {
+    let mut out = heads_of(&files::read(&keys.join(HEADS))?.unwrap_or_default(), most);
+    out.extend(Signer::last_of(&keys.join(EPOCH))?);
+    Ok(out)
+}
+
 fn last_head(heads: &Path) -> Result<Option<Head>> {
     let text = files::read(heads)?.unwrap_or_default();
     Ok(text.lines().rev().find_map(Head::parse))
@@ -689,10 +747,11 @@ fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec<u8>, Hash)
         put(tag::SEALED_AGENT, actor, agent.clone())?;
     }
     let object = match (row.is_person, &row.name) {
-        (true, Some(name)) => Some(match &row.project {
-            None => name.clone(),
-            Some(project) => format!("{project}/{name}"),
-        }),
+        // Nor does a name that somebody only asked about, in vain.
+        (true, Some(name)) if row.change.is_none() && !subjects.knows(name) => {
+            Some(STRANGER.to_owned())
+        }
+        (true, Some(name)) => Some(name.clone()),
         _ => None,
     };
     if let (Some(subject), Some(name)) = (&object, &row.name) {
@@ -703,7 +762,9 @@ fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec<u8>, Hash)
         false => {
             let mut masked = row.clone();
             let values = mask(&mut masked.params, &row.personal);
-            let subject = object.as_deref().unwrap_or(actor);
+            let of = row.about.as_deref();
+            let of = of.filter(|name| is_ours || subjects.knows(name));
+            let subject = object.as_deref().or(of).unwrap_or(actor);
             put(tag::SEALED_PARAMS, subject, canonical(&values.into()))?;
             Some(masked)
         }
@@ -713,4 +774,73 @@ fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec<u8>, Hash)
         name: !row.is_person,
     };
     Ok(format::encode(masked.as_ref().unwrap_or(row), prev, clear, &sealed).end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::{Expect, Key, Revision, Store, Txn};
+
+    struct Bare;
+
+    impl Seal for Bare {
+        fn seal(&self, _: &str, plain: &str) -> Result<String> {
+            Ok(plain.to_owned())
+        }
+        fn open(&self, _: &str, sealed: &str) -> Result<String> {
+            Ok(sealed.to_owned())
+        }
+    }
+
+    async fn opened(dir: &Path) -> FileTrail {
+        let (rows, keys) = (dir.join("rows"), dir.join("keys"));
+        let options = TrailOptions::new(&rows, &keys, Arc::new(Bare));
+        FileTrail::open(options).await.unwrap()
+    }
+
+    /// A batch that writes nothing syncs nothing: the intent still waits for the next one.
+    #[tokio::test]
+    async fn an_intent_is_durable_before_its_change_also_behind_a_batch_that_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let trail = opened(dir.path()).await;
+        let store = Sqlite::open(&dir.path().join("store")).unwrap();
+        trail.share(&store).unwrap();
+        trail
+            .keep(Row::default(), Durable::WithChange)
+            .await
+            .unwrap();
+        let lost = Txn::new()
+            .expect(Expect::At(Key::new("o/a"), Revision(99)))
+            .put(Key::new("o/a"), "1");
+        store.commit(lost).await.unwrap_err();
+        assert!(trail.unsynced.load(Ordering::Acquire));
+        store
+            .commit(Txn::new().put(Key::new("o/a"), "1"))
+            .await
+            .unwrap();
+        assert!(!trail.unsynced.load(Ordering::Acquire));
+        trail.close().await;
+        store.close().await;
+    }
+
+    /// The power went between the first line and the key.
+    #[tokio::test]
+    async fn a_first_start_that_was_cut_off_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
+        std::fs::create_dir(&keys).unwrap();
+        let other = Head::genesis([3; 16], [4; 32], Timestamp::from_millis(0));
+        std::fs::write(keys.join(HEADS), other.line()).unwrap();
+        let trail = opened(dir.path()).await;
+        trail.keep(Row::default(), Durable::Now).await.unwrap();
+        trail.seal().await.unwrap();
+        trail.close().await;
+        let verdict = super::super::verify(&dir.path().join("rows"), own_heads(&keys, 10).unwrap());
+        let verdict = verdict.unwrap();
+        assert!(
+            verdict.sound && verdict.seals == 1,
+            "{}",
+            verdict.sentence()
+        );
+    }
 }

@@ -4,12 +4,21 @@
 
 use super::format::{Hash, Link, Sort};
 use super::head::{ChainId, Head, PublicKey};
-use model::{Error, Result};
+use super::trail::SEAL_ROWS;
+use model::{Error, Result, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::path::Path;
+use std::time::Duration;
 use store::streams::{Record, look};
+
+/// Rows are kept at least so long.
+const KEPT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// So many rows may wait for a seal ...
+const UNSEALED: u64 = 2 * SEAL_ROWS;
+/// ... and so long, where a process died and was started again.
+const UNSEALED_FOR: Duration = Duration::from_secs(600);
 
 /// The first thing that is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +65,10 @@ impl Verdict {
                 to: Some(to),
                 why,
             }) => format!("rows {row} to {to} are broken: {why}"),
+            None if self.heads == 0 && self.seals == 0 => format!(
+                "{} rows fit together ({} to {}); nothing proves that they are the ones that were written: no head was given to compare them with",
+                self.rows, self.first, self.last
+            ),
             None => format!(
                 "{} rows are as they were written ({} to {}), {} seals and {} anchored heads hold, signed up to row {}",
                 self.rows, self.first, self.last, self.seals, self.heads, self.sealed_to
@@ -74,6 +87,12 @@ pub struct Verifier<H: Iterator<Item = Head>> {
     prev: Option<Hash>,
     /// A head that the last row was compared with.
     matched: Option<Head>,
+    /// The youngest head of a row that is not kept any more: its number, and when.
+    gone: Option<(u64, Timestamp)>,
+    /// The first row that no seal covers, and when it was written.
+    unsealed: Option<(u64, Timestamp)>,
+    /// When the last row was written.
+    time: Timestamp,
     verdict: Verdict,
 }
 
@@ -90,6 +109,9 @@ impl<H: Iterator<Item = Head>> Verifier<H> {
             heads,
             prev: None,
             matched: None,
+            gone: None,
+            unsealed: None,
+            time: Timestamp::from_millis(0),
             verdict: Verdict::default(),
         }
     }
@@ -135,14 +157,23 @@ impl<H: Iterator<Item = Head>> Verifier<H> {
             }
             _ => {}
         }
+        self.time = Timestamp::from_millis(link.time);
         if link.sort == Sort::Seal {
             self.seal(seq, &link)?;
+            self.unsealed = None;
+        } else {
+            self.unsealed.get_or_insert((seq, self.time));
+        }
+        if let (0, true, Some(genesis)) = (self.verdict.rows, seq > 1, &self.genesis) {
+            self.gone = Some((0, genesis.time));
         }
         self.prev = Some(link.hash);
         self.verdict.last = seq;
         self.verdict.rows += 1;
-        // Heads of rows that are not kept any more say nothing.
-        while self.heads.next_if(|head| head.seq < seq).is_some() {}
+        // Heads of rows that are not kept any more say when those were written.
+        while let Some(head) = self.heads.next_if(|head| head.seq < seq) {
+            self.gone = Some((head.seq, head.time));
+        }
         while let Some(head) = self.heads.next_if(|head| head.seq == seq) {
             if head.hash != link.hash || self.chain.is_some_and(|chain| chain != head.chain) {
                 let from = self.verdict.sealed_to + 1;
@@ -187,11 +218,38 @@ impl<H: Iterator<Item = Head>> Verifier<H> {
         Continue(())
     }
 
+    /// Rows are removed by their age. What was younger, somebody else has removed.
+    fn too_young(&self) -> Option<Broken> {
+        let (row, time) = self.gone?;
+        let last = self.verdict.first - 1;
+        (self.time.since(time) < KEPT).then(|| Broken {
+            row: (row + 1).min(last),
+            to: (row + 1 < last).then_some(last),
+            why: format!(
+                "deleted: the rows before row {} were kept until {time} at least, and nothing is removed before it is a year old",
+                self.verdict.first
+            ),
+        })
+    }
+
+    /// A trail is sealed again and again; a long tail without a seal was written without its key.
+    fn unsigned(&self) -> Option<Broken> {
+        let (row, time) = self.unsealed?;
+        let last = self.verdict.last;
+        let many = last - row >= UNSEALED;
+        (many || self.time.since(time) > UNSEALED_FOR).then(|| Broken {
+            row,
+            to: (row < last).then_some(last),
+            why: "no seal covers them: they were written by somebody who has not the key, or the trail could not be sealed"
+                .into(),
+        })
+    }
+
     /// After the last row.
     pub fn end(mut self) -> Verdict {
         if self.verdict.broken.is_none() {
             let last = self.verdict.last;
-            let cut = self.heads.filter(|head| head.seq > last).last();
+            let cut = self.heads.by_ref().filter(|head| head.seq > last).last();
             self.verdict.broken = cut.map(|head| Broken {
                 row: last + 1,
                 to: (head.seq > last + 1).then_some(head.seq),
@@ -200,6 +258,9 @@ impl<H: Iterator<Item = Head>> Verifier<H> {
                     head.seq, head.time
                 ),
             });
+        }
+        if self.verdict.broken.is_none() {
+            self.verdict.broken = self.too_young().or_else(|| self.unsigned());
         }
         self.verdict.sound = self.verdict.broken.is_none();
         self.verdict
@@ -232,4 +293,91 @@ pub fn heads_of(text: &str, most: usize) -> Vec<Head> {
         heads.drain(1..=surplus);
     }
     heads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::Writer;
+    use super::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    const DAY: i64 = 24 * 3600;
+
+    fn key(n: u8) -> (Ed25519KeyPair, PublicKey) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[n; 32]).unwrap();
+        let public = pair.public_key().as_ref().try_into().unwrap();
+        (pair, public)
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + seconds * 1000)
+    }
+
+    /// A chain that began so long before its first row, with rows at these seconds and a seal after three of them; from
+    /// the row `from` on, against the heads that its own folder has.
+    fn seen(age: i64, from: u64, times: &[i64]) -> Verdict {
+        let genesis = Head::genesis([7; 16], key(1).1, at(-age));
+        let (mut prev, mut seq) = (genesis.hash, 0);
+        let mut heads = vec![genesis];
+        let mut payloads = Vec::new();
+        for (n, time) in (1..).zip(times) {
+            seq += 1;
+            let (row, hash) = Writer::new(Sort::Row, seq, &prev, at(*time).millis()).end();
+            prev = hash;
+            payloads.push(row);
+            if n == 3 {
+                let mut head = Head {
+                    chain: [7; 16],
+                    epoch: 1,
+                    seq,
+                    hash: prev,
+                    time: at(*time),
+                    next_key: key(2).1,
+                    signature: String::new(),
+                };
+                head.sign(&key(1).0);
+                let (row, hash) = head.row().end();
+                (prev, seq) = (hash, seq + 1);
+                payloads.push(row);
+                heads.push(head);
+            }
+        }
+        let mut verifier = Verifier::new(heads.into_iter());
+        for (seq, payload) in (1..).zip(&payloads) {
+            if seq >= from && verifier.see(seq, payload).is_break() {
+                break;
+            }
+        }
+        verifier.end()
+    }
+
+    #[test]
+    fn a_beginning_that_is_too_young_to_be_gone_and_a_long_tail_without_a_seal_are_found() {
+        let many: Vec<i64> = (0..2100).map(|n| n / 100).collect();
+        for (age, from, times, broken) in [
+            (0, 1, &[0, 1, 2][..], None),
+            (0, 1, &[0, 1, 2, 60, 61], None),
+            // Whoever has not the key goes on without a seal for hours, or for thousands of rows.
+            (0, 1, &[0, 1, 2, 60, 3660], Some((5, Some(6)))),
+            (0, 1, &many, Some((5, Some(2101)))),
+            // The first rows are gone: by their age ...
+            (400 * DAY, 5, &[0, 1, 2, 400 * DAY, 400 * DAY + 1], None),
+            // ... and by somebody who says so.
+            (2 * DAY, 3, &[0, 1, 2, 60], Some((1, Some(2)))),
+            (2 * DAY, 5, &[0, 1, 2, 60], Some((4, None))),
+        ] {
+            let verdict = seen(age, from, times);
+            let found = verdict.broken.as_ref().map(|b| (b.row, b.to));
+            assert_eq!(found, broken, "{age} {from}: {}", verdict.sentence());
+        }
+    }
+
+    #[test]
+    fn without_a_head_nothing_is_proven_and_that_is_said() {
+        let mut verifier = Verifier::new(std::iter::empty());
+        let (row, _) = Writer::new(Sort::Row, 1, &[0; 32], 0).end();
+        assert!(verifier.see(1, &row).is_continue());
+        let said = verifier.end().sentence();
+        assert!(said.contains("nothing proves"), "{said}");
+    }
 }

@@ -28,7 +28,8 @@ const OURS: &[&str] = &[
     "claims",
     "keys",
 ];
-const THEIRS: &[&str] = &[
+/// Fields of the metadata that are the caller's to say.
+pub(crate) const THEIRS: &[&str] = &[
     "name",
     "project",
     "display_name",

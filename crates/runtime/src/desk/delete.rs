@@ -2,7 +2,7 @@
 
 use super::write::{Attempt, RACES};
 use super::{Answer, Desk, by, key_of};
-use crate::cx::to_bytes;
+use crate::cx::{store_error, to_bytes};
 use crate::engine::OWNED;
 use crate::event::Severity;
 use crate::gate::Request;
@@ -12,7 +12,7 @@ use crate::{Row, object_ref};
 use model::{Error, ObjectRef, Result, Uid};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use store::{Expect, Key, Txn};
+use store::{Expect, Key, Revision, Txn};
 
 impl Desk {
     pub(super) async fn delete(
@@ -79,9 +79,9 @@ impl Desk {
                 ))
                 .into());
         }
-        self.check_owned(&key, keep)?;
+        self.check_owned(request, &key, keep)?;
         if target.kind == PROJECT && target.project.is_none() {
-            self.check_empty(target)?;
+            self.check_empty(request, target)?;
         }
         let users: Vec<ObjectRef> = self
             .cx
@@ -92,18 +92,20 @@ impl Desk {
             .filter_map(object_ref)
             .collect();
         if !users.is_empty() {
-            let names = users
+            // Whose he may not read are not counted either.
+            let seen: Vec<String> = users
                 .iter()
-                .take(5)
+                .filter(|user| self.sees(request, user))
                 .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
-            let more = if users.len() > 5 {
-                format!(" and {} more", users.len() - 5)
-            } else {
-                String::new()
-            };
-            return Err(Error::refused(format!("{target} is used by {names}{more}"))
+                .collect();
+            let mut names = seen.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+            if seen.len() > 5 {
+                names += &format!(" and {} more", seen.len() - 5);
+            }
+            if seen.is_empty() {
+                names = HIDDEN.into();
+            }
+            return Err(Error::refused(format!("{target} is used by {names}"))
                 .hint("delete or change these first")
                 .into());
         }
@@ -117,8 +119,13 @@ impl Desk {
                 json: row.json.clone(),
             });
         }
-        self.keep_owned(&key, keep).await?;
-        let owns = !self.owned(&key, old.meta.uid).is_empty();
+        let mut stays = Vec::new();
+        for row in self.owned(&key, old.meta.uid) {
+            if let Some(it) = object_ref(&row.key).filter(|it| keep.contains(&it.kind)) {
+                stays.push(self.cut_loose(request, &it, &row.key).await?);
+            }
+        }
+        let owns = self.owned(&key, old.meta.uid).len() > stays.len();
         let gone_at_once = old.meta.holds.is_empty() && !owns;
         let txn = if gone_at_once {
             old.meta.keys.iter().fold(
@@ -148,6 +155,10 @@ impl Desk {
             });
             Txn::new().replace(key.clone(), old.revision, to_bytes(&object)?)
         };
+        // What stays is cut loose in the same moment, or not at all.
+        let txn = stays.into_iter().fold(txn, |txn, (key, revision, bytes)| {
+            txn.replace(key, revision, bytes)
+        });
         let revision = self.commit(request, txn, &key).await?;
         self.cx.cache().reach(revision).await?;
         tracing::info!(request_id = %request.id, actor = %by(&request.actor), object = %target, "deletion requested");
@@ -171,7 +182,7 @@ impl Desk {
     }
 
     /// A project goes only when nothing lies in it. Ended tasks do not count: they go by themselves.
-    fn check_empty(&self, project: &ObjectRef) -> Result<()> {
+    fn check_empty(&self, request: &Request, project: &ObjectRef) -> Result<()> {
         let within = Some(project.name.as_str());
         for declared in self.cx.registry().iter() {
             let kind = declared.kind();
@@ -184,14 +195,14 @@ impl Desk {
                 .iter()
                 .find(|row| kind.name != task::KIND.name || !ended(&row.key));
             if let Some(left) = left {
-                return Err(Error::refused(format!(
-                    "{project} holds {} {}/{}",
-                    kind.name, project.name, left.name
-                ))
-                .hint(format!(
-                    "delete what lies in it first: dvctl {} list -p {}",
-                    kind.name, project.name
-                )));
+                let left = object_ref(&left.key).filter(|left| self.sees(request, left));
+                let left = left.map_or_else(|| HIDDEN.to_owned(), |left| left.to_string());
+                return Err(
+                    Error::refused(format!("{project} holds {left}")).hint(format!(
+                        "delete what lies in it first: dvctl {} list -p {}",
+                        kind.name, project.name
+                    )),
+                );
             }
         }
         Ok(())
@@ -220,7 +231,7 @@ impl Desk {
     }
 
     /// Refuses when something that would go with it may not go: then nothing goes.
-    fn check_owned(&self, key: &Key, keep: &[String]) -> Result<()> {
+    fn check_owned(&self, request: &Request, key: &Key, keep: &[String]) -> Result<()> {
         let Some(target) = object_ref(key) else {
             return Ok(());
         };
@@ -231,7 +242,11 @@ impl Desk {
             let Some(it) = object_ref(&row.key).filter(|it| !keep.contains(&it.kind)) else {
                 continue;
             };
-            let stays = || format!("{target} cannot be deleted: {it} belongs to it");
+            let shown = |it: &ObjectRef| match self.sees(request, it) {
+                true => it.to_string(),
+                false => HIDDEN.to_owned(),
+            };
+            let stays = || format!("{target} cannot be deleted: {} belongs to it", shown(&it));
             if row.value()?["metadata"]["protection"] == true {
                 return Err(
                     Error::refused(format!("{} and is protected", stays())).hint(format!(
@@ -248,6 +263,7 @@ impl Desk {
                 })
                 .find_map(object_ref);
             if let Some(user) = user {
+                let user = shown(&user);
                 return Err(
                     Error::refused(format!("{} and is used by {user}", stays())).hint(format!(
                         "change {user} first, or keep it: --keep {}",
@@ -256,28 +272,65 @@ impl Desk {
                 );
             }
             // What it owns itself goes as well.
-            self.check_owned(&row.key, keep)?;
+            self.check_owned(request, &row.key, keep)?;
         }
         Ok(())
     }
 
-    /// Cuts owned objects of these kinds loose, so that they stay.
-    async fn keep_owned(&self, key: &Key, keep: &[String]) -> Result<()> {
-        for owned in self.cx.cache().owned(key) {
-            if object_ref(&owned).is_some_and(|r| keep.contains(&r.kind)) {
-                self.cx
-                    .edit_stored(&owned, |object| {
-                        if let Some(meta) = object["metadata"].as_object_mut() {
-                            meta.insert("owner".into(), Value::Null);
-                        }
-                        Ok(())
-                    })
-                    .await?;
-            }
+    /// An owned object without its owner, as it is to be written, for who may change it.
+    async fn cut_loose(
+        &self,
+        request: &Request,
+        it: &ObjectRef,
+        key: &Key,
+    ) -> Result<(Key, Revision, Vec<u8>), Attempt> {
+        let (actor, project) = (&request.actor, it.project.as_deref());
+        let gate = self.cx.gate();
+        if !gate.may(
+            actor,
+            request.from,
+            &it.kind,
+            "update",
+            project,
+            Some(&it.name),
+        ) {
+            let shown = match self.sees(request, it) {
+                true => it.to_string(),
+                false => HIDDEN.to_owned(),
+            };
+            return Err(Error::denied(format!(
+                "to keep {shown} needs the privilege `{}.update` on it",
+                it.kind
+            ))
+            .into());
         }
-        Ok(())
+        let entry = self.cx.store().get(key).await.map_err(store_error)?;
+        let entry = entry.ok_or(Attempt::Race)?;
+        let mut object: Value = serde_json::from_slice(&entry.value)
+            .map_err(|e| Error::internal(format!("stored object {key}")).because(e))?;
+        if let Some(meta) = object["metadata"].as_object_mut() {
+            meta.insert("owner".into(), Value::Null);
+        }
+        Ok((key.clone(), entry.modified, to_bytes(&object)?))
+    }
+
+    /// Whether a caller may know that an object is there.
+    fn sees(&self, request: &Request, it: &ObjectRef) -> bool {
+        let (actor, project) = (&request.actor, it.project.as_deref());
+        let gate = self.cx.gate();
+        gate.may(
+            actor,
+            request.from,
+            &it.kind,
+            "read",
+            project,
+            Some(&it.name),
+        )
     }
 }
+
+/// Stands for an object that a caller may not read.
+const HIDDEN: &str = "something that you may not read";
 
 /// Whether a task's status says that it has ended.
 fn has_ended(status: &Value) -> bool {

@@ -36,12 +36,13 @@ impl Desk {
         if self.cx.clock().now().since(record.time) > KEPT {
             self.cx
                 .store()
-                .commit(Txn::new().delete(key))
+                .commit(Txn::new().delete(key.clone()))
                 .await
                 .map_err(store_error)?;
             return Ok(None);
         }
-        if record.body != body_hash(request) {
+        let body = self.cx.seal().open(&context(&key), &record.body)?;
+        if body != body_hash(request) {
             return Err(
                 Error::field("Idempotency-Key", "was used before with another body")
                     .hint("use a new key for a new request"),
@@ -77,8 +78,10 @@ impl Desk {
         let Some(key) = record_key(request)? else {
             return Ok(txn);
         };
+        // What was asked may be a secret that can be guessed: its hash does not lie about in the clear.
+        let body = body_hash(request);
         let record = Record {
-            body: body_hash(request),
+            body: self.cx.seal().seal(&context(&key), &body)?,
             answer: answer.as_str().to_owned(),
             time: self.cx.clock().now(),
         };
@@ -131,6 +134,10 @@ fn record_key(request: &Request) -> Result<Option<Key>> {
         "{PREFIX}{}",
         hex::encode(hash.finalize())
     ))))
+}
+
+fn context(key: &Key) -> String {
+    format!("idempotency/{}", key.as_str())
 }
 
 fn body_hash(request: &Request) -> String {

@@ -10,6 +10,7 @@ mod idempotent;
 mod watch;
 mod write;
 
+pub(crate) use body::THEIRS;
 pub use watch::WatchEvent;
 
 use crate::gate::{Actor, Admitted, Op, Request};

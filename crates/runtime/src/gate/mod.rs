@@ -21,7 +21,7 @@ use crate::cx::Cx;
 use crate::key::{PROJECT, object_key};
 use crate::registry::Declared;
 use crate::setting;
-use model::{Error, Name, Result, Scope, Verb, Way};
+use model::{Error, Name, Result, Scope, Verb, Way, What};
 use std::net::IpAddr;
 
 /// The common verb that a batch may carry out as well as declared actions.
@@ -55,10 +55,34 @@ impl Gate {
         match self.judge(&mut request) {
             Ok(()) => Ok(Admitted(request)),
             Err(error) => {
-                audit::refused(&self.cx, &request, &error);
+                // Who looks for what is hidden from him is told that it is not there; on record is what was so.
+                let hidden = self.hides(&request, &error);
+                audit::refused(&self.cx, &request, hidden.as_ref().unwrap_or(&error));
                 Err(error)
             }
         }
+    }
+
+    /// Why somebody is told that something is not there which is.
+    fn hides(&self, request: &Request, error: &Error) -> Option<Error> {
+        let (op, actor) = (&request.op, &request.actor);
+        let is_user = matches!(actor.kind, ActorKind::User | ActorKind::Key);
+        if !is_user || !matches!(error.what, What::NotFound) {
+            return None;
+        }
+        let there = |kind: &str, project: Option<&str>, name: &str| {
+            let key = object_key(kind, project, name);
+            self.cx.cache().row(kind, &key).is_some()
+        };
+        let object = op
+            .target()
+            .is_some_and(|it| there(&it.kind, it.project.as_deref(), &it.name));
+        let project = op
+            .project()
+            .is_some_and(|project| there(PROJECT, None, project));
+        let (kind, verb) = (op.privilege_kind(), op.privilege_verb());
+        let lacks = !self.may(actor, request.from, kind, verb, op.project(), op.name());
+        ((object || project) && lacks).then(|| denied(actor, kind, verb, op.project(), op.name()))
     }
 
     /// Whether what was admitted would be admitted still: asked while a stream is open.
@@ -74,7 +98,7 @@ impl Gate {
         request.change = Some(self.cx.clock().uid());
         if self.cx.life().refuses() && request.actor.kind != ActorKind::System {
             return Err(Error::new(
-                model::What::Unavailable(std::time::Duration::from_secs(5)),
+                What::Unavailable(std::time::Duration::from_secs(5)),
                 "this process is shutting down",
             ));
         }
@@ -287,7 +311,10 @@ impl Gate {
     pub fn need(&self, actor: &Actor, from: Option<IpAddr>, kind: &str, verb: &str) -> Result<()> {
         match self.may(actor, from, kind, verb, None, None) {
             true => Ok(()),
-            false => Err(denied(actor, kind, verb, None, None)),
+            false => {
+                audit::lacks(&self.cx, actor, from, kind, verb);
+                Err(denied(actor, kind, verb, None, None))
+            }
         }
     }
 

@@ -43,6 +43,12 @@ async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
     create(&cx, "a", json!({ "pin": "hush-1", "pni": "hush-2" }))
         .await
         .unwrap_err();
+    let misplaced = Op::Create {
+        kind: "lamp".into(),
+        project: Some("default".into()),
+        body: json!({ "metadata": { "name": "a", "pin": "hush-0" }, "spec": {} }),
+    };
+    ask(&cx, misplaced).await.unwrap_err();
     create(&cx, "a", json!({ "pin": "hush-3", "brightness": 7 }))
         .await
         .unwrap();
@@ -55,6 +61,8 @@ async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
     assert_eq!(
         words(&rows),
         [
+            "intent lamp.create",
+            "outcome lamp.create INVALID",
             "intent lamp.create",
             "outcome lamp.create INVALID",
             "intent lamp.create",
@@ -71,10 +79,10 @@ async fn each_change_has_a_pair_without_secrets_and_reads_have_none() {
         assert_eq!(pair[0].asked, pair[1].asked);
     }
     assert_eq!(
-        rows[2].params["spec"],
+        rows[4].params["spec"],
         json!({ "pin": "***", "brightness": 7 })
     );
-    assert_eq!(rows[4].params, json!({ "to": 5, "word": "***" }));
+    assert_eq!(rows[6].params, json!({ "to": 5, "word": "***" }));
     cx.life().stop(std::time::Duration::from_secs(5)).await;
     for file in std::fs::read_dir(dir.path().join("rows")).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();

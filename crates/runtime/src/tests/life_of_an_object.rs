@@ -311,6 +311,13 @@ async fn the_same_key_answers_the_same() {
         other.to_string().contains("used before with another body"),
         "{other}"
     );
+    // Whoever copies the store cannot try what secret it was that fits the hash.
+    let records = cx.store().list(&store::Prefix::new("i/"), store::Page::ALL);
+    let records = records.await.unwrap().entries;
+    assert_eq!(records.len(), 1);
+    let record: Value = serde_json::from_slice(&records[0].value).unwrap();
+    let body = record["body"].as_str().unwrap();
+    assert!(body.starts_with("idempotency/"), "sealed: {body}");
 }
 
 #[tokio::test]

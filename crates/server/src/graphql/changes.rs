@@ -9,7 +9,7 @@ use async_graphql::dynamic::{
     FieldValue, InputValue, ResolverContext, SubscriptionField, SubscriptionFieldFuture, TypeRef,
 };
 use futures::StreamExt;
-use model::{Error, Kind, Result, Scope, Selector};
+use model::{Kind, Result, Scope, Selector};
 use runtime::{Op, Query, Surface, WatchEvent};
 
 /// A change on its way out.
@@ -90,28 +90,14 @@ fn watch<'a>(
 
 /// Events as they happen.
 pub(super) fn events<'a>(
-    call: Call,
-) -> impl futures::Stream<Item = async_graphql::Result<FieldValue<'a>>> {
-    use tokio::sync::broadcast::error::RecvError;
-    let mut live = call.app.cx.events().follow();
-    async_stream::stream! {
-        loop {
-            let event = tokio::select! {
-                () = call.app.closing.cancelled() => return,
-                event = live.recv() => event,
-            };
-            match event {
-                Ok(event) => {
-                    let value = serde_json::to_value(&*event).unwrap_or_default();
-                    yield Ok(FieldValue::value(Graph::from_json(value).unwrap_or_default()));
-                }
-                Err(RecvError::Lagged(n)) => {
-                    let error = Error::gone(format!("this subscription fell {n} events behind"));
-                    yield Err(told(&call, &error));
-                    return;
-                }
-                Err(RecvError::Closed) => return,
-            }
-        }
-    }
+    call: &Call,
+    actor: runtime::Actor,
+) -> impl futures::Stream<Item = async_graphql::Result<FieldValue<'a>>> + use<'a> {
+    let live = call.app.cx.events().follow();
+    crate::rest::events::follow(call, actor, live, None).map(|event| {
+        let value = serde_json::to_value(&*event).unwrap_or_default();
+        Ok(FieldValue::value(
+            Graph::from_json(value).unwrap_or_default(),
+        ))
+    })
 }

@@ -97,8 +97,8 @@ impl Roots {
                 SubscriptionField::new(name, TypeRef::named_nn(JSON), |ctx| {
                     SubscriptionFieldFuture::new(async move {
                         let call = ctx.data::<Call>()?.clone();
-                        call.need("event", "read").map_err(|e| told(&call, &e))?;
-                        Ok(events(call))
+                        let actor = call.need("event", "read").map_err(|e| told(&call, &e))?;
+                        Ok(events(&call, actor))
                     })
                 })
                 .description("Events as they happen.")

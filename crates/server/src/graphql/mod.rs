@@ -69,20 +69,27 @@ pub fn graphql_sdl(registry: &Registry) -> String {
 struct Bounded(Schema, Call);
 
 impl Bounded {
-    /// Each operation that comes by a socket counts as a request, too.
+    /// Each operation that comes by a socket is asked for by somebody who is still in, and counts as a request, too.
     fn check(&self, request: &Graph) -> Result<()> {
+        self.1.is_in()?;
         let weight = weigh::check(request, 0)?;
         self.1.count(Class::Principal).admitted()?;
         counted(&self.1, weight)
     }
 }
 
+/// Each change of a mutation counts as if it had come alone; the first is the request that brought them.
 fn counted(call: &Call, weight: weigh::Weight) -> Result<()> {
-    let class = match weight.mutates {
-        true => Class::GraphQlMutation,
-        false => Class::GraphQlQuery,
-    };
-    call.count(class).admitted()
+    if !weight.mutates {
+        return call.count(Class::GraphQlQuery).admitted();
+    }
+    for nth in 0..weight.changes.max(1) {
+        if nth > 0 {
+            call.count(Class::Principal).admitted()?;
+        }
+        call.count(Class::GraphQlMutation).admitted()?;
+    }
+    Ok(())
 }
 
 impl Executor for Bounded {

@@ -13,6 +13,8 @@ use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{Request, StatusCode};
 use std::time::Duration;
 
+/// Close code of the sub-protocol: whoever is at the other end may not speak here.
+const FORBIDDEN: u16 = 4403;
 const NAME: &str = "graphql-transport-ws";
 /// A client that says nothing for so long is gone; clients send pings.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -62,8 +64,15 @@ async fn serve(call: Call, socket: WebSocket) {
         .connection_data(data)
         .keepalive_timeout(KEEP_ALIVE);
     futures::pin_mut!(said);
+    let Ok(actor) = call.actor() else { return };
+    let out = call.ended(&actor, || true);
+    tokio::pin!(out);
     loop {
         let message = tokio::select! {
+            () = &mut out => Message::Close(Some(CloseFrame {
+                code: FORBIDDEN,
+                reason: "this login has ended: log in again".into(),
+            })),
             () = closing.cancelled() => Message::Close(Some(CloseFrame {
                 code: socket::RESTART,
                 reason: "the server restarts: connect again".into(),

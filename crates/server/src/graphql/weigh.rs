@@ -28,6 +28,8 @@ pub(super) struct Weight {
     pub spent: usize,
     /// Whether it may change something.
     pub mutates: bool,
+    /// How many changes it asks for: the fields of its mutations.
+    pub changes: usize,
 }
 
 /// Refuses a request that is too deep or, alone or together with what was spent before in its batch, too dear.
@@ -56,8 +58,12 @@ pub(super) fn check(request: &Request, spent: usize) -> Result<Weight> {
             .collect(),
     };
     let mutates = picked.iter().any(|one| one.ty == OperationType::Mutation);
+    let mut changes = 0usize;
     for operation in picked {
         let set = &operation.selection_set.node;
+        if operation.ty == OperationType::Mutation {
+            changes = changes.saturating_add(fields(&document, set, 0, &mut looks)?);
+        }
         cost = cost.saturating_add(weigh(&document, request, set, 1, 0, &mut looks)?);
     }
     if cost > DEAREST {
@@ -69,7 +75,43 @@ pub(super) fn check(request: &Request, spent: usize) -> Result<Weight> {
     Ok(Weight {
         spent: cost,
         mutates,
+        changes,
     })
+}
+
+/// The fields of a set itself, those of its fragments included.
+fn fields(
+    document: &ExecutableDocument,
+    set: &SelectionSet,
+    nested: usize,
+    looks: &mut usize,
+) -> Result<usize> {
+    if nested > MOST_NESTED {
+        return Err(Error::field("query", "nests its fragments too deeply"));
+    }
+    let mut count = 0usize;
+    for selection in &set.items {
+        *looks += 1;
+        if *looks > MOST_LOOKS {
+            return Err(Error::field("query", "names far too many fields"));
+        }
+        let inner = match &selection.node {
+            Selection::Field(field) if field.node.name.node.starts_with("__") => continue,
+            Selection::Field(_) => {
+                count = count.saturating_add(1);
+                continue;
+            }
+            Selection::InlineFragment(fragment) => Some(&fragment.node.selection_set.node),
+            Selection::FragmentSpread(spread) => document
+                .fragments
+                .get(&spread.node.fragment_name.node)
+                .map(|fragment| &fragment.node.selection_set.node),
+        };
+        if let Some(inner) = inner {
+            count = count.saturating_add(fields(document, inner, nested + 1, looks)?);
+        }
+    }
+    Ok(count)
 }
 
 fn weigh(
@@ -185,6 +227,29 @@ mod tests {
         let both = "query a { x } mutation b { y }";
         assert!(!mutates("{ x }", None) && mutates("mutation { y }", None));
         assert!(!mutates(both, Some("a")) && mutates(both, Some("b")) && mutates(both, None));
+    }
+
+    #[test]
+    fn each_change_of_a_mutation_is_counted() {
+        for (text, changes) in [
+            ("{ a b c }", 0),
+            ("mutation { a }", 1),
+            ("mutation { __typename a: x { y z } b: x c: x }", 3),
+            (
+                "mutation { ...f ... on M { c ...f } } fragment f on M { a b }",
+                5,
+            ),
+            ("mutation m { a b } query q { c }", 2),
+            ("mutation m { a b } mutation n { c }", 3),
+        ] {
+            let weight = check(&Request::new(text), 0).unwrap();
+            assert_eq!(weight.changes, changes, "{text}");
+        }
+        check(
+            &Request::new("mutation { ...f } fragment f on M { a ...f }"),
+            0,
+        )
+        .unwrap_err();
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let ids = (id.clone(), trace.clone());
     let surface = runtime::Surface::Grpc;
-    let call = Call::new(app.clone(), ids, peer, surface, request.headers());
+    let call = Call::new(app.clone(), ids, peer, surface, &request);
     let actor = call.actor_name().to_owned();
     let counted = count(&call, &path);
     // Reflection and health are for whoever is known, like everything here.

@@ -7,7 +7,7 @@ use crate::Limits;
 use axum::body::Body;
 use axum::response::Response;
 use futures::future::BoxFuture;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -16,11 +16,13 @@ use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -37,67 +39,193 @@ pub(crate) type Answerer =
 #[derive(Clone)]
 pub(crate) struct Doors {
     limits: Arc<Limits>,
-    places: Arc<Semaphore>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    /// Besides root, the uid that may always come in by the local socket.
+    owner: u32,
+    network: Arc<Semaphore>,
+    local: Arc<Semaphore>,
+    taken: Arc<Mutex<HashMap<Whose, usize>>>,
     /// Connections finish what they do and take nothing new.
     closing: CancellationToken,
     /// Connections end now.
     abort: CancellationToken,
 }
 
+/// Whose connections are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Whose {
+    Address(IpAddr),
+    Uid(u32),
+}
+
 impl Doors {
     pub(crate) fn new(
         limits: Arc<Limits>,
+        owner: u32,
         closing: CancellationToken,
         abort: CancellationToken,
     ) -> Doors {
         Doors {
-            places: Arc::new(Semaphore::new(limits.connections)),
-            by_address: Arc::default(),
+            network: Arc::new(Semaphore::new(limits.connections)),
+            local: Arc::new(Semaphore::new(limits.local_connections)),
+            taken: Arc::default(),
+            owner,
             limits,
             closing,
             abort,
         }
     }
 
-    /// A place for one connection, or none when the house is full.
-    fn place(&self, from: Option<IpAddr>) -> Option<Place> {
-        let permit = self.places.clone().try_acquire_owned().ok()?;
-        let address = from.map(runtime::limit::network);
-        if let Some(address) = address {
-            let mut by_address = self.by_address.lock();
-            let count = by_address.entry(address).or_insert(0);
-            if *count >= self.limits.connections_per_address {
-                return None;
-            }
-            *count += 1;
+    /// A place for one connection, or none when the house is full. Local ones have places of their own, and root and the
+    /// owner of the instance always have one: they are the way in when everything else is closed.
+    fn place(&self, peer: &Peer) -> Option<Place> {
+        let (whose, places, most) = match peer {
+            Peer::Local { uid } if *uid == 0 || *uid == self.owner => return Some(Place::default()),
+            Peer::Local { uid } => (
+                Whose::Uid(*uid),
+                &self.local,
+                self.limits.connections_per_uid,
+            ),
+            Peer::Remote { at, .. } => (
+                Whose::Address(runtime::limit::network(at.ip())),
+                &self.network,
+                self.limits.connections_per_address,
+            ),
+        };
+        let permit = places.clone().try_acquire_owned().ok()?;
+        let mut taken = self.taken.lock();
+        let count = taken.entry(whose).or_insert(0);
+        if *count >= most {
+            return None;
         }
+        *count += 1;
         Some(Place {
-            address,
-            by_address: self.by_address.clone(),
-            _permit: permit,
+            _taken: Some(Taken {
+                whose,
+                taken: self.taken.clone(),
+                _permit: permit,
+            }),
         })
     }
 }
 
-/// A place taken by one connection; given back when dropped.
-struct Place {
-    address: Option<IpAddr>,
-    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+/// A place taken by one connection; given back when dropped. A socket that a connection has become holds it on.
+#[derive(Default)]
+pub(crate) struct Place {
+    _taken: Option<Taken>,
+}
+
+struct Taken {
+    whose: Whose,
+    taken: Arc<Mutex<HashMap<Whose, usize>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for Taken {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            let mut by_address = self.by_address.lock();
-            if let Some(count) = by_address.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    by_address.remove(&address);
-                }
+        let mut taken = self.taken.lock();
+        if let Some(count) = taken.get_mut(&self.whose) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.whose);
             }
         }
+    }
+}
+
+/// What goes on on a connection: it ends when nothing has for a while.
+struct Pulse {
+    /// Held once here, once by each request, and by each socket that the connection has become or carries.
+    place: Arc<Place>,
+    begun: Instant,
+    /// Requests that are not answered to the last byte.
+    busy: AtomicUsize,
+    /// Milliseconds after `begun` of the last request that was let in, or of its end.
+    last: AtomicU64,
+    asked: AtomicBool,
+}
+
+impl Pulse {
+    fn new(place: Place) -> Arc<Pulse> {
+        Arc::new(Pulse {
+            place: Arc::new(place),
+            begun: Instant::now(),
+            busy: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+        })
+    }
+
+    fn begins(self: &Arc<Self>) -> Busy {
+        self.asked.store(true, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy {
+            pulse: self.clone(),
+            counts: true,
+        }
+    }
+
+    fn beat(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Resolves when for so long nothing was asked that was let in, and nothing is being answered.
+    async fn stops(&self, patience: Duration) {
+        loop {
+            let quiet = self
+                .begun
+                .elapsed()
+                .saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)));
+            let idle =
+                self.busy.load(Ordering::Relaxed) == 0 && Arc::strong_count(&self.place) == 1;
+            if idle && quiet >= patience {
+                return;
+            }
+            let wait = if idle { patience - quiet } else { patience };
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// One request that is being answered.
+struct Busy {
+    pulse: Arc<Pulse>,
+    /// Whether its end keeps the connection alive.
+    counts: bool,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.counts {
+            self.pulse.beat();
+        }
+        self.pulse.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that says when it is through.
+struct Told {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Told {
+    type Data = bytes::Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -134,14 +262,14 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, at)) => {
-                    let Some(place) = self.doors.place(Some(at.ip())) else {
+                    let peer = Peer::Remote { at, leaf: None };
+                    let Some(place) = self.doors.place(&peer) else {
                         tracing::debug!(peer = %at, "a connection was closed: too many are open");
                         continue;
                     };
                     let (this, tls) = (self.clone(), tls.clone());
                     open.spawn(async move {
-                        this.handshake(tls, stream, at).await;
-                        drop(place);
+                        this.handshake(tls, stream, at, place).await;
                     });
                 }
                 Err(error) => pause(&error).await,
@@ -163,14 +291,18 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let Some(place) = self.doors.place(None) else {
+                    let peer = match stream.peer_cred() {
+                        Ok(who) => Peer::Local { uid: who.uid() },
+                        Err(error) => {
+                            tracing::warn!(%error, "the kernel does not say who a local peer is");
+                            continue;
+                        }
+                    };
+                    let Some(place) = self.doors.place(&peer) else {
+                        tracing::debug!("a local connection was closed: too many are open");
                         continue;
                     };
-                    let this = self.clone();
-                    open.spawn(async move {
-                        this.local(stream).await;
-                        drop(place);
-                    });
+                    open.spawn(self.clone().serve(stream, peer, Http::Both, place));
                 }
                 Err(error) => pause(&error).await,
             }
@@ -179,17 +311,13 @@ impl Acceptor {
         while open.join_next().await.is_some() {}
     }
 
-    async fn local(self, stream: UnixStream) {
-        match stream.peer_cred() {
-            Ok(who) => {
-                self.serve(stream, Peer::Local { uid: who.uid() }, Http::Both)
-                    .await
-            }
-            Err(error) => tracing::warn!(%error, "the kernel does not say who a local peer is"),
-        }
-    }
-
-    async fn handshake(self, tls: TlsAcceptor, stream: TcpStream, at: std::net::SocketAddr) {
+    async fn handshake(
+        self,
+        tls: TlsAcceptor,
+        stream: TcpStream,
+        at: std::net::SocketAddr,
+        place: Place,
+    ) {
         let _ = stream.set_nodelay(true);
         let shaken = tokio::time::timeout(self.doors.limits.handshake, tls.accept(stream));
         let stream = tokio::select! {
@@ -215,7 +343,8 @@ impl Acceptor {
             Some(b"h2") => Http::Two,
             _ => Http::One,
         };
-        self.serve(stream, Peer::Remote { at, leaf }, http).await;
+        self.serve(stream, Peer::Remote { at, leaf }, http, place)
+            .await;
     }
 
     async fn serve(
@@ -223,6 +352,7 @@ impl Acceptor {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Peer,
         http: Http,
+        place: Place,
     ) {
         let limits = &self.doors.limits;
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -250,30 +380,38 @@ impl Acceptor {
             Http::Two => builder.http2_only(),
         };
         let answer = self.answer.clone();
-        let asked = Arc::new(AtomicBool::new(false));
-        let asked_in = asked.clone();
-        let head = limits.head;
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            asked_in.store(true, Ordering::Relaxed);
+        let pulse = Pulse::new(place);
+        let beats = pulse.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            let mut busy = beats.begins();
+            request.extensions_mut().insert(beats.place.clone());
             let answered = answer(peer.clone(), request.map(Body::new));
-            async move { Ok::<_, Infallible>(answered.await) }
-        });
-        // hyper times heads only once it knows the version; this covers a peer that never gets so far.
-        let begun = asked.clone();
-        let silent = async move {
-            tokio::time::sleep(head).await;
-            if begun.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
+            async move {
+                let response = answered.await;
+                // Who is sent away keeps no connection open by asking again.
+                busy.counts = response.status() != StatusCode::TOO_MANY_REQUESTS;
+                let told = |body| Body::new(Told { body, _busy: busy });
+                Ok::<_, Infallible>(response.map(told))
             }
-        };
-        tokio::pin!(silent);
+        });
+        // hyper knows no idle HTTP/2 connection, and times heads only once it knows the version.
+        let idle = pulse.stops(limits.head);
+        tokio::pin!(idle);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let mut told = false;
         loop {
             tokio::select! {
                 () = self.doors.abort.cancelled() => return,
-                () = &mut silent => return,
+                () = &mut idle => {
+                    if told || !pulse.asked.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // It is said goodbye to, and hung up on when it does not go.
+                    told = true;
+                    connection.as_mut().graceful_shutdown();
+                    idle.set(pulse.stops(limits.head * 2));
+                }
                 () = self.doors.closing.cancelled(), if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();
@@ -293,4 +431,51 @@ impl Acceptor {
 async fn pause(error: &std::io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_by_whose_they_are() {
+        let limits = Limits {
+            connections: 3,
+            connections_per_address: 2,
+            local_connections: 3,
+            connections_per_uid: 2,
+            ..Limits::default()
+        };
+        let (closing, abort) = (CancellationToken::new(), CancellationToken::new());
+        let doors = Doors::new(Arc::new(limits), 7, closing, abort);
+        let net = |at: &str| Peer::Remote {
+            at: at.parse().unwrap(),
+            leaf: None,
+        };
+        let uid = |uid| Peer::Local { uid };
+        let mut held = Vec::new();
+        for (peer, fits) in [
+            (net("192.0.2.1:1"), true),
+            (net("192.0.2.1:2"), true),
+            (net("192.0.2.1:3"), false),
+            (net("192.0.2.2:1"), true),
+            // The network is full, the local socket is not.
+            (net("192.0.2.3:1"), false),
+            (uid(1000), true),
+            (uid(1000), true),
+            (uid(1000), false),
+            (uid(1001), true),
+            // It is now; root and the owner come in all the same.
+            (uid(1002), false),
+            (uid(0), true),
+            (uid(7), true),
+        ] {
+            let place = doors.place(&peer);
+            assert_eq!(place.is_some(), fits, "{:?}", peer.ip());
+            held.extend(place);
+        }
+        held.clear();
+        assert!(doors.taken.lock().is_empty());
+        assert!(doors.place(&uid(1002)).is_some());
+    }
 }

@@ -7,7 +7,7 @@ pub(crate) mod proof;
 mod systemd;
 mod tls;
 
-pub(crate) use connection::{Acceptor, Answerer, Doors};
+pub(crate) use connection::{Acceptor, Answerer, Doors, Place};
 pub use listen::Listeners;
 pub(crate) use peer::Peer;
 pub(crate) use tls::{ClientCertificate, config};

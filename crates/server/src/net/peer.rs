@@ -64,6 +64,11 @@ impl Peer {
         }
     }
 
+    /// Whether it came with a client certificate.
+    pub(crate) fn shows_certificate(&self) -> bool {
+        matches!(self, Peer::Remote { leaf: Some(_), .. })
+    }
+
     /// Whether what the transport proved still holds.
     pub(crate) fn stands(&self, authority: &dyn Authority) -> bool {
         match self {

@@ -5,7 +5,7 @@
 
 mod auth;
 mod body;
-mod events;
+pub(crate) mod events;
 mod objects;
 mod params;
 pub(crate) mod path;

@@ -160,10 +160,12 @@ async fn duplex(call: Call, admitted: Admitted, socket: WebSocket) {
                     let mut sending = std::pin::pin!(to.send(message));
                     loop {
                         tokio::select! {
-                            sent = &mut sending => {
-                                if sent.is_err() { break }
-                                break;
+                            _ = &mut sending => break,
+                            () = call.app.closing.cancelled() => {
+                                socket.close(socket::RESTART, "the server restarts: connect again").await;
+                                return;
                             }
+                            () = socket.gone() => return,
                             end = &mut opened, if ended.is_none() => { ended = Some(end); break }
                             message = from.recv() => match message {
                                 Some(Msg::Data(bytes)) => if socket.data(bytes).await.is_err() { return },

@@ -80,6 +80,8 @@ pub(crate) struct Paced {
     patience: Duration,
     next_ping: tokio::time::Instant,
     unanswered: Option<Instant>,
+    /// What came while nobody could take it.
+    held: Option<Heard>,
 }
 
 impl Paced {
@@ -90,14 +92,34 @@ impl Paced {
             patience: limits.pong,
             next_ping: tokio::time::Instant::now() + limits.ping,
             unanswered: None,
+            held: None,
+        }
+    }
+
+    /// Ends when the client is gone: for a while in which nothing that it says can be taken. One message is held for
+    /// [`Paced::hear`]; with that, only what cannot be sent shows the end. May be dropped at any await.
+    pub(crate) async fn gone(&mut self) {
+        loop {
+            let full = self.held.is_some();
+            match self.next(full).await {
+                Some(heard) => self.held = Some(heard),
+                None => return,
+            }
         }
     }
 
     /// The next message; pings while it waits. `None` when the client is gone. May be dropped at any await.
     pub(crate) async fn hear(&mut self) -> Option<Heard> {
+        match self.held.take() {
+            Some(held) => Some(held),
+            None => self.next(false).await,
+        }
+    }
+
+    async fn next(&mut self, deaf: bool) -> Option<Heard> {
         loop {
             tokio::select! {
-                message = self.socket.recv() => {
+                message = self.socket.recv(), if !deaf => {
                     self.unanswered = None;
                     match message? {
                         Ok(Message::Text(text)) => return Some(Heard::Text(text.as_str().to_owned())),
@@ -109,6 +131,8 @@ impl Paced {
                 () = tokio::time::sleep_until(self.next_ping) => {
                     self.next_ping = tokio::time::Instant::now() + self.every;
                     match self.unanswered {
+                        // Nobody has listened.
+                        _ if deaf => self.unanswered = None,
                         Some(since) if since.elapsed() >= self.patience => return None,
                         Some(_) => {}
                         None => self.unanswered = Some(Instant::now()),

@@ -93,6 +93,11 @@ async fn a_body_that_is_too_large_or_too_slow_is_refused() {
         .body(reqwest::Body::wrap_stream(slow));
     let (status, _) = told(asked.send().await.unwrap()).await;
     assert_eq!(status, 408);
+    // Also where nobody needs a login.
+    let head =
+        "POST /pki/ocsp HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\nconnection: close\r\n\r\nx";
+    let said = says(&house, head).await;
+    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
 }
 
 #[tokio::test]
@@ -288,6 +293,14 @@ async fn all_addresses_together_cannot_take_more_than_there_is() {
     let mut third = TcpStream::connect(house.https).await.unwrap();
     let (answer, _) = until_closed(&mut third).await;
     assert_eq!(answer, "");
+    // Root on the machine has a way in.
+    let local = reqwest::Client::builder()
+        .unix_socket(house.unix.clone())
+        .timeout(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    let asked = local.get("http://localhost/health/live").send();
+    assert_eq!(asked.await.unwrap().status(), 200);
     drop((one, two));
 }
 
@@ -298,6 +311,60 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     out.extend(stream.to_be_bytes());
     out.extend(payload);
     out
+}
+
+/// A connection that asked once and answers every ping takes a place for ever, unless somebody looks. Nor does asking
+/// keep it that is refused.
+#[tokio::test]
+async fn an_idle_http_2_connection_is_closed() {
+    let house = House::open().await;
+    for refused in [false, true] {
+        if refused {
+            crate::house::rate(&house.cx, &runtime::limit::ANONYMOUS, 1).await;
+            let asked = house.stranger().get(house.url("/health/live")).send();
+            asked.await.unwrap();
+        }
+        let stream = crate::watch::tls_as(&house, house.https, b"h2", None).await;
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        out.extend(frame(4, 0, 0, &[]));
+        // HPACK: GET, https, /, and the authority `a` as a literal.
+        let head = [0x82, 0x87, 0x84, 0x41, 1, b'a'];
+        out.extend(frame(1, 5, 1, &head));
+        writer.write_all(&out).await.unwrap();
+        let mut nth = 3;
+        let mut again = tokio::time::interval(Duration::from_millis(300));
+        let talk = async {
+            let mut all = Vec::new();
+            loop {
+                let mut piece = [0; 4096];
+                tokio::select! {
+                    read = reader.read(&mut piece) => match read {
+                        Ok(0) | Err(_) => return,
+                        Ok(n) => all.extend_from_slice(&piece[..n]),
+                    },
+                    _ = again.tick(), if refused => {
+                        let _ = writer.write_all(&frame(1, 5, nth, &head)).await;
+                        nth += 2;
+                    }
+                }
+                while all.len() >= 9 {
+                    let long = u32::from_be_bytes([0, all[0], all[1], all[2]]) as usize;
+                    if all.len() < 9 + long {
+                        break;
+                    }
+                    let one: Vec<u8> = all.drain(..9 + long).collect();
+                    if one[3] == 6 && one[4] & 1 == 0 {
+                        let _ = writer.write_all(&frame(6, 1, 0, &one[9..])).await;
+                    }
+                }
+                let _ = writer.flush().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), talk)
+            .await
+            .unwrap_or_else(|_| panic!("it stays, refused: {refused}"));
+    }
 }
 
 /// Opens streams and resets each at once: cheap for who does it, dear for who answers (CVE-2023-44487).

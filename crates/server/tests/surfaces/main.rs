@@ -10,6 +10,7 @@ mod bounds;
 mod browser;
 mod chromium;
 mod demo;
+mod ended;
 mod follow;
 mod fuzz;
 mod graphql;

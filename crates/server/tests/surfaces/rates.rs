@@ -143,3 +143,29 @@ async fn a_limit_is_a_setting_in_force_at_once() {
         .await
         .expect("within a second or so");
 }
+
+#[tokio::test]
+async fn each_change_of_one_mutation_counts() {
+    let house = Arc::new(House::open().await);
+    rate(&house.cx, &limit::GRAPHQL_MUTATION, 5).await;
+    let ask = |count: usize| {
+        let one =
+            |n| format!(r#"a{n}: lampDelete(project: "default", name: "x{n}") {{ __typename }} "#);
+        let all: String = (0..count).map(one).collect();
+        json!({ "query": format!("mutation {{ ...all }} fragment all on Mutation {{ {all} }}") })
+    };
+    for (count, code) in [(3, "NOT_FOUND"), (3, "RATE_LIMITED")] {
+        let (_, answer) = house.post("/graphql", ask(count)).await;
+        assert_eq!(answer["errors"][0]["extensions"]["code"], code, "{answer}");
+    }
+    // Who was refused is on record. The end of the process writes what waits.
+    house
+        .cx
+        .life()
+        .stop(std::time::Duration::from_secs(5))
+        .await;
+    let rows = house.trail.last(100).await;
+    let limited = |row: &&runtime::audit::Row| row.action == runtime::audit::RATE_LIMITED.action;
+    let row = rows.iter().find(limited).unwrap();
+    assert_eq!(row.params, json!({ "limit": "GraphQlMutation" }), "{row:?}");
+}

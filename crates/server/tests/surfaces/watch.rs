@@ -23,16 +23,28 @@ pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// A TLS connection as the administrator.
 pub async fn tls(house: &House, at: std::net::SocketAddr, alpn: &[u8]) -> TlsStream<TcpStream> {
+    tls_as(house, at, alpn, Some(&house.identity)).await
+}
+
+/// A TLS connection as whoever a certificate says.
+pub async fn tls_as(
+    house: &House,
+    at: std::net::SocketAddr,
+    alpn: &[u8],
+    who: Option<&(String, String)>,
+) -> TlsStream<TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from(house.ca.ca().der)).unwrap();
-    let (certificate, key) = &house.identity;
-    let mut config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match who {
+        Some((certificate, key)) => config
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap(),
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![alpn.to_vec()];
     let stream = TcpStream::connect(at).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -43,6 +55,18 @@ pub async fn tls(house: &House, at: std::net::SocketAddr, alpn: &[u8]) -> TlsStr
 }
 
 pub async fn socket(house: &House, path: &str, protocol: Option<&str>) -> Result<Socket, Error> {
+    let stream = tls(house, house.https, b"http/1.1").await;
+    socket_over(stream, house, path, protocol, None).await
+}
+
+/// A socket over a connection, with a token.
+pub async fn socket_over(
+    stream: TlsStream<TcpStream>,
+    house: &House,
+    path: &str,
+    protocol: Option<&str>,
+    token: Option<&str>,
+) -> Result<Socket, Error> {
     let mut request = format!("wss://{}{path}", house.https)
         .into_client_request()
         .unwrap();
@@ -51,7 +75,10 @@ pub async fn socket(house: &House, path: &str, protocol: Option<&str>) -> Result
             .headers_mut()
             .insert("sec-websocket-protocol", protocol.parse().unwrap());
     }
-    let stream = tls(house, house.https, b"http/1.1").await;
+    if let Some(token) = token {
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
+    }
     tokio_tungstenite::client_async(request, stream)
         .await
         .map(|(socket, _)| socket)

@@ -72,6 +72,14 @@ struct View {
     end: u64,
 }
 
+/// How long a stream has grown since its oldest full segment was. From one segment to the next no more counts than a
+/// segment may span, however far the clock has jumped.
+fn grown(closed: &[Shut], tail: u64, segment: Duration) -> Duration {
+    let latest: Vec<u64> = closed.iter().map(|s| s.latest).chain([tail]).collect();
+    let step = |pair: &[u64]| Duration::from_micros(pair[1].saturating_sub(pair[0])).min(segment);
+    latest.windows(2).map(step).sum()
+}
+
 impl Log {
     pub(super) fn open(
         dir: &Path,
@@ -225,6 +233,7 @@ impl Log {
 
     fn remove_old(&self) -> Result<(), StreamError> {
         let now = self.clock.wall();
+        let tail = self.tail.lock().latest;
         loop {
             let old = {
                 let mut closed = self.closed.write();
@@ -232,7 +241,10 @@ impl Log {
                 let Some(oldest) = closed.first() else {
                     return Ok(());
                 };
-                let age = now.saturating_sub(Duration::from_micros(oldest.latest));
+                let age = match self.limits.by_growth {
+                    true => grown(&closed, tail, self.limits.segment_age),
+                    false => now.saturating_sub(Duration::from_micros(oldest.latest)),
+                };
                 if total <= self.limits.keep_bytes && age <= self.limits.keep_age {
                     return Ok(());
                 }

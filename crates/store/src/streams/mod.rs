@@ -38,6 +38,9 @@ pub struct Limits {
     pub keep_bytes: u64,
     /// Full segments whose newest record is older than this are removed.
     pub keep_age: Duration,
+    /// What counts as age is only how long the stream has grown since, not what the clock says: a clock that jumps ahead
+    /// then removes nothing before its time. Time in which nothing came counts less than it took.
+    pub by_growth: bool,
 }
 
 impl Default for Limits {
@@ -50,6 +53,7 @@ impl Default for Limits {
             segment_age: DAY,
             keep_bytes: 256 << 20,
             keep_age: DAY * 30,
+            by_growth: false,
         }
     }
 }

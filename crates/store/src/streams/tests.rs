@@ -11,6 +11,7 @@ const SMALL: Limits = Limits {
     segment_age: Duration::from_secs(3600),
     keep_bytes: 1 << 30,
     keep_age: Duration::from_secs(1 << 30),
+    by_growth: false,
 };
 
 fn payload(n: u64) -> Bytes {
@@ -397,4 +398,35 @@ async fn a_crash_while_closing_a_segment_is_repaired() {
     fs::write(dir.join("00000000000000000031.part"), b"half").unwrap();
     assert_eq!(check_sound(&dir, &truth, "both forms").await, truth.len());
     assert!(files(&dir, ".part").is_empty());
+}
+
+/// A clock that is a year ahead for a while takes no evidence with it; a year that has passed does.
+#[tokio::test]
+async fn a_clock_that_jumps_removes_nothing_that_goes_by_growth() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = Duration::from_secs;
+    let clock = Arc::new(ManualClock::new(s(0), s(100_000)));
+    let limits = Limits {
+        keep_age: s(10 * 3600),
+        by_growth: true,
+        ..SMALL
+    };
+    let stream = Stream::open_with(dir.path(), limits, clock.clone()).unwrap();
+    stream.append(payloads(1..200)).await.unwrap();
+    clock.advance(s(365 * 24 * 3600));
+    for n in 200..204 {
+        stream.append(payloads(n..n + 1)).await.unwrap();
+        clock.advance(s(3601));
+    }
+    stream.upkeep().await.unwrap();
+    assert_eq!(stream.range().0, 1, "the jump counts as one segment");
+    drop(stream);
+    let stream = Stream::open_with(dir.path(), limits, clock.clone()).unwrap();
+    assert_eq!(stream.range().0, 1, "also at a start");
+    for n in 204..220 {
+        stream.append(payloads(n..n + 1)).await.unwrap();
+        clock.advance(s(3601));
+    }
+    stream.upkeep().await.unwrap();
+    assert!(stream.range().0 >= 200, "{:?}", stream.range());
 }
