@@ -75,6 +75,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(sqlite.clone())
         .part(rules.clone())
         .part(access)
+        .part(identity::quota::part())
         .part(people.part())
         .part(Arc::new(AuditTrail::new(trail.clone())))
         .part(trail.clone())

@@ -14,7 +14,9 @@ mod files;
 pub mod grant;
 pub mod group;
 pub mod login;
+pub mod member;
 pub mod project;
+pub mod quota;
 pub mod realm;
 pub mod role;
 pub mod secret;
@@ -42,6 +44,7 @@ const KEPT: &str = "$sealed:";
 pub static SUBSYSTEMS: &[&Subsystem] = &[
     &project::SUBSYSTEM,
     &realm::SUBSYSTEM,
+    &quota::SUBSYSTEM,
     &user::SUBSYSTEM,
     &group::SUBSYSTEM,
     &factor::SUBSYSTEM,
@@ -51,6 +54,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &secret_backend::SUBSYSTEM,
     &role::SUBSYSTEM,
     &grant::SUBSYSTEM,
+    &member::SUBSYSTEM,
     &ca::kind::SUBSYSTEM,
     &acme::SUBSYSTEM,
     &certificate::SUBSYSTEM,

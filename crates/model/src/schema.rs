@@ -10,6 +10,7 @@
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |
 //! | `x-hotplug` | true | may change while the guest runs |
 //! | `x-index` | true | indexed by the watch cache |
+//! | `x-counts` | word | the project has a limit for it: at the root of a schema objects are counted, at a number or size that, at a list its length |
 //! | `x-file` | `size`, `sha256` | filled in by a client that makes the object from a file and then sends that file |
 
 use schemars::generate::SchemaSettings;
@@ -32,6 +33,9 @@ pub const ALLOCATED: &str = "x-allocated";
 pub const HOTPLUG: &str = "x-hotplug";
 /// `x-index`: indexed by the watch cache.
 pub const INDEX: &str = "x-index";
+
+/// `x-counts`: what of the limits of a project it takes.
+pub const COUNTS: &str = "x-counts";
 
 /// The schema of a type, with all parts inlined, so that every field has its words in place.
 pub fn of<T: JsonSchema>() -> Schema {

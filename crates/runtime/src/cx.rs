@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     link: crate::link::Links,
     dependencies: crate::resilience::Dependencies,
     changes: AtomicU64,
+    ledger: crate::usage::Ledger,
 }
 
 /// The context of this process. Cheap to clone.
@@ -130,6 +131,7 @@ impl CxBuilder {
             link: crate::link::Links::default(),
             dependencies: crate::resilience::Dependencies::default(),
             changes: AtomicU64::new(0),
+            ledger: crate::usage::Ledger::default(),
         }));
         // Before the first request of this run, so that nothing of it is taken for a part of the last one.
         crate::audit::start(&cx).await?;
@@ -199,6 +201,10 @@ impl Cx {
     /// Counts the changes of this process.
     pub(crate) fn next_change(&self) -> u64 {
         self.0.changes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn ledger(&self) -> &crate::usage::Ledger {
+        &self.0.ledger
     }
 
     /// The audit trail, in the process that keeps one.

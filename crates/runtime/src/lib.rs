@@ -19,6 +19,7 @@ pub mod store_kind;
 pub mod stream;
 pub mod tally;
 pub mod task;
+pub mod usage;
 
 mod authority;
 mod cache;

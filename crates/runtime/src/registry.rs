@@ -17,6 +17,8 @@ pub struct Declared {
     pub has_secrets: bool,
     /// Whether any field of the spec is personal.
     pub has_personal: bool,
+    /// Whether objects of it take of what projects have limits for.
+    pub counts: bool,
     validator: jsonschema::Validator,
     inputs: Vec<(&'static str, Value, jsonschema::Validator)>,
 }
@@ -128,9 +130,20 @@ impl Registry {
             let validator = compile(&spec, "spec")?;
             let has_secrets = mentions(&spec, model::schema::SECRET);
             let has_personal = mentions(&spec, model::schema::PERSONAL);
+            let status = (kind.status)().to_value();
+            let counts = [&spec, &status]
+                .iter()
+                .any(|schema| mentions(schema, model::schema::COUNTS));
+            if counts && kind.scope != model::Scope::Project {
+                return Err(Error::internal(format!(
+                    "{} counts something and lies in no project: only projects have limits",
+                    kind.name
+                )));
+            }
             all.push(Declared {
                 subsystem,
-                status: (kind.status)().to_value(),
+                status,
+                counts,
                 has_secrets,
                 has_personal,
                 spec,

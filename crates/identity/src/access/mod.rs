@@ -5,13 +5,18 @@
 //! more, or manage somebody who may more than he. Somebody always holds `superadmin` on everything once anybody does.
 
 mod ask;
+#[cfg(test)]
+mod batch_tests;
 mod pattern;
 mod reach;
 mod rights;
 mod state;
 mod talk;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod up;
+#[cfg(test)]
+mod up_tests;
 mod when;
 
 pub use ask::{Explained, Question, Reason, explain, matrix, who_can};
@@ -19,11 +24,13 @@ pub use pattern::{Pattern, privileges};
 pub use reach::Reach;
 pub use state::Subject;
 pub use talk::talk;
+pub use up::{manages, may_grant, may_join, may_leave, may_relabel, may_write_role};
 
 use crate::grant::Grant;
-use crate::role::{Mfa, RoleSpec, SUPERADMIN};
+use crate::member::{self, Member};
+use crate::role::{Mfa, SUPERADMIN};
 use crate::{grant, role};
-use model::{Error, ObjectRef, Result};
+use model::{Error, Labels, ObjectRef, Result};
 use parking_lot::Mutex;
 use rights::Rights;
 use runtime::{Access, AccessRules, Actor, ActorKind, Cx, Row, View, Wish};
@@ -199,10 +206,20 @@ impl Access for Rules {
                 let Some(grant) = cx.get::<Grant>(None, &target.name) else {
                     return Ok(());
                 };
-                grant::manageable(cx, actor, &grant.spec)?;
+                may_grant(cx, actor, &target.name, &grant.spec, false)?;
                 match grant::is_superadmin(&grant.spec) {
                     true => another_superadmin(cx, |name, _| name != target.name),
                     false => Ok(()),
+                }
+            }
+            "member" => {
+                let project = target.project.as_deref();
+                match cx.get::<Member>(project, &target.name).zip(project) {
+                    Some((member, project)) => {
+                        let grant = member.spec.grant(project);
+                        may_grant(cx, actor, &target.to_string(), &grant, true)
+                    }
+                    None => Ok(()),
                 }
             }
             "user" => {
@@ -213,104 +230,25 @@ impl Access for Rules {
         }
     }
 
+    fn relabels(
+        &self,
+        cx: &Cx,
+        actor: &Actor,
+        from: Option<IpAddr>,
+        target: &ObjectRef,
+        labels: (&Labels, &Labels),
+    ) -> Result<()> {
+        may_relabel(cx, actor, from, target, labels)
+    }
+
+    fn names(&self, kind: &str, referred: &str) -> bool {
+        // Whoever lets people into his project names them, and the roles, without seeing who and what else there is.
+        kind == member::KIND.name && ["user", "group", "role"].contains(&referred)
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
-}
-
-/// Refuses a role on a reach when it holds anything that the actor does not hold there himself.
-///
-/// # Errors
-///
-/// `Denied`, naming the first such privileges.
-pub fn no_way_up(cx: &Cx, actor: &Actor, role: &RoleSpec, reach: &Reach) -> Result<()> {
-    if actor.is_trusted() {
-        return Ok(());
-    }
-    let Some(rules) = of(cx) else {
-        return Err(Error::denied("this process has no access rules"));
-    };
-    let words = rules.sync(cx, |state| state.words_of(role));
-    let (project, name) = match reach {
-        Reach::Everything => (None, None),
-        Reach::Project(project) => (Some(project), None),
-        Reach::Object { project, name, .. } => (project.as_ref(), Some(name)),
-    };
-    let lacking: Vec<String> = privileges(cx)
-        .into_iter()
-        .filter(|(kind, verb)| words.say(kind, verb) == Some(true))
-        .filter(|(kind, verb)| {
-            let wish = Wish {
-                kind,
-                verb,
-                project: project.map(|project| &**project),
-                name: name.map(|name| &**name),
-                labels: None,
-                part_of: None,
-                from: None,
-                now: cx.clock().now(),
-            };
-            !rules.may(cx, actor, &wish)
-        })
-        .map(|(kind, verb)| format!("{kind}.{verb}"))
-        .collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let shown: Vec<&str> = lacking.iter().take(5).map(String::as_str).collect();
-    let more = match lacking.len() - shown.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Err(Error::denied(format!(
-        "`{}` cannot give or manage what he does not have on {reach}: {}{more}",
-        actor.name,
-        shown.join(", ")
-    ))
-    .hint("ask somebody who has these privileges himself"))
-}
-
-/// Refuses to let an actor manage (change, disable, reset, delete) a user who may more than he.
-///
-/// # Errors
-///
-/// `Denied`, naming the privileges that the user has and the actor has not.
-pub fn manages(cx: &Cx, actor: &Actor, user: &str) -> Result<()> {
-    if actor.is_trusted() || actor.user.as_deref() == Some(user) {
-        return Ok(());
-    }
-    let Some(rules) = of(cx) else {
-        return Err(Error::denied("this process has no access rules"));
-    };
-    above(cx, &rules, actor, &Subject::User(user.into()))
-}
-
-/// Refuses to let an actor put somebody into a group that may more than he: it would be a way up.
-///
-/// # Errors
-///
-/// `Denied`, naming the privileges that the group has and the actor has not.
-pub fn may_join(cx: &Cx, actor: &Actor, group: &str) -> Result<()> {
-    match of(cx) {
-        _ if actor.is_trusted() => Ok(()),
-        Some(rules) => above(cx, &rules, actor, &Subject::Group(group.into())),
-        None => Err(Error::denied("this process has no access rules")),
-    }
-}
-
-fn above(cx: &Cx, rules: &Rules, actor: &Actor, subject: &Subject) -> Result<()> {
-    let rights = rules.sync(cx, |state| state.rights(subject));
-    for rule in rights.all() {
-        let role = RoleSpec {
-            description: String::new(),
-            allow: Vec::new(),
-            deny: Vec::new(),
-            parents: vec![rule.role.to_string()],
-            mfa: Mfa::Off,
-        };
-        no_way_up(cx, actor, &role, &rule.reach)?;
-    }
-    Ok(())
 }
 
 /// Whether somebody who can log in holds `superadmin` on everything for good, besides those that `counts` leaves out

@@ -86,6 +86,26 @@ impl Reach {
         }
     }
 
+    /// Whether all of another place lies in it.
+    pub fn holds(&self, other: &Reach) -> bool {
+        match (self, other) {
+            (Reach::Everything, _) => true,
+            (Reach::Project(name), Reach::Object { project, .. }) => project.as_ref() == Some(name),
+            (mine, other) => mine == other,
+        }
+    }
+
+    /// Whether the two may have anything in common. Two objects of one project may: one can belong to the other.
+    pub fn meets(&self, other: &Reach) -> bool {
+        let within = |reach: &Reach| match reach {
+            Reach::Object { project, .. } => project.clone(),
+            _ => None,
+        };
+        self.holds(other)
+            || other.holds(self)
+            || within(self).is_some_and(|project| Some(project) == within(other))
+    }
+
     /// The key of the object it ends at; of a project that of the project.
     pub fn key(&self) -> Option<Key> {
         match self {

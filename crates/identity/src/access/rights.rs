@@ -7,8 +7,8 @@ use super::pattern::Pattern;
 use super::reach::Reach;
 use super::when::Scene;
 use crate::grant::When;
-use model::{Selector, Timestamp};
-use runtime::{Key, Wish, object_key};
+use model::{Labels, Selector, Timestamp};
+use runtime::{Key, Wish, object_key, object_ref};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -55,6 +55,8 @@ pub struct Rule {
     pub when: Vec<When>,
     /// What it says.
     pub words: Arc<Words>,
+    /// Whether it only gives: what its role takes away is merely not given by it.
+    pub gives_only: bool,
 }
 
 /// What one rule has to do with a wish.
@@ -69,6 +71,31 @@ pub struct Told<'a> {
 }
 
 impl Rule {
+    /// What it says to a privilege, wherever.
+    pub fn says(&self, kind: &str, verb: &str) -> Option<bool> {
+        self.words
+            .say(kind, verb)
+            .filter(|says| *says || !self.gives_only)
+    }
+
+    /// How deep it lies at least, for comparing rules without an object.
+    pub fn level(&self) -> u8 {
+        match &self.reach {
+            Reach::Everything => 0,
+            Reach::Project(_) => 2,
+            Reach::Object { .. } => 4,
+        }
+    }
+
+    /// Whether the labels of an object are such that it is about it.
+    pub fn picks(&self, labels: &Labels) -> bool {
+        self.selector.matches(labels)
+            && self.when.iter().all(|when| match when {
+                When::Tag { key, value, not } => (labels.get(key) == Some(value)) != *not,
+                _ => true,
+            })
+    }
+
     /// Whether it reaches what a wish is about, and how deep it lies then. Conditions are not looked at.
     pub fn depth(&self, wish: &Wish<'_>, key: Option<&Key>) -> Option<u8> {
         let picked = !self.selector.is_empty();
@@ -87,7 +114,11 @@ impl Rule {
             Reach::Project(name) => {
                 let itself = wish.kind == "project" && wish.name == Some(&**name);
                 let within = self.propagate && wish.project == Some(&**name);
-                (itself || within).then_some(2)
+                // What is said about a project, such as its quota, is there for who is in it, and not his to change.
+                let about = self.propagate
+                    && wish.verb == "read"
+                    && wish.part_of == self.reach.key().as_ref();
+                (itself || within || about).then_some(2)
             }
             Reach::Object { .. } => {
                 let own = self.reach.key();
@@ -156,10 +187,14 @@ impl Rights {
         let key = wish
             .name
             .map(|name| object_key(wish.kind, wish.project, name));
+        let owner = wish.part_of.and_then(object_ref);
         let project = match (wish.project, wish.kind) {
             (Some(project), _) => Some(project),
             (None, "project") => wish.name,
-            _ => None,
+            _ => owner
+                .as_ref()
+                .filter(|owner| owner.kind == "project")
+                .map(|owner| owner.name.as_str()),
         };
         let of_project = project.and_then(|project| self.projects.get(project));
         let of_object = key.as_ref().and_then(|key| self.objects.get(key));
@@ -173,7 +208,7 @@ impl Rights {
             .chain(of_object.into_iter().flatten())
             .chain(of_owner.into_iter().flatten())
         {
-            if let Some(says) = rule.words.say(kind, verb)
+            if let Some(says) = rule.says(kind, verb)
                 && let Some(depth) = rule.depth(wish, key.as_ref())
             {
                 out.push(Told { rule, depth, says });
@@ -203,14 +238,14 @@ impl Rights {
     pub fn all_or_none(&self, wish: &Wish<'_>) -> Option<bool> {
         let speaking = || {
             self.all()
-                .filter(|rule| rule.words.say(wish.kind, wish.verb).is_some())
+                .filter(|rule| rule.says(wish.kind, wish.verb).is_some())
         };
         let reaches = |rule: &Rule| match (&rule.reach, wish.project) {
             (Reach::Everything, _) | (_, None) => true,
             (Reach::Project(name), Some(project)) => &**name == project,
             (Reach::Object { project: of, .. }, Some(project)) => of.as_deref() == Some(project),
         };
-        let says = |rule: &Rule| rule.words.say(wish.kind, wish.verb) == Some(true);
+        let says = |rule: &Rule| rule.says(wish.kind, wish.verb) == Some(true);
         let mut allows = false;
         let mut plain = false;
         for rule in speaking().filter(|rule| reaches(rule)) {

@@ -7,7 +7,8 @@
 use super::pattern::Pattern;
 use super::reach::Reach;
 use super::rights::{Rights, Rule, Words};
-use crate::grant::{self, GrantSpec};
+use crate::grant::{self, GrantSpec, When};
+use crate::member::{self, MemberSpec};
 use crate::role::{self, RoleSpec};
 use model::{Scope, Selector};
 use runtime::{Cx, Delta, Key, Row};
@@ -51,18 +52,29 @@ impl std::fmt::Display for Subject {
 }
 
 /// Kinds whose changes can change what somebody may do.
-const KINDS: [&str; 4] = ["role", "grant", USER, KEY];
+const KINDS: [&str; 5] = ["role", "grant", "member", USER, KEY];
 const USER: &str = "user";
 const KEY: &str = "api-key";
 /// Parents in a row that are followed.
 const DEPTH: usize = 10;
+
+/// A grant, or what is as good as one.
+#[derive(Clone)]
+struct Held {
+    name: Box<str>,
+    spec: GrantSpec,
+    gives_only: bool,
+}
 
 /// What is known.
 #[derive(Default)]
 pub struct State {
     changes: Option<broadcast::Receiver<Arc<Delta>>>,
     roles: HashMap<Box<str>, RoleSpec>,
-    grants: HashMap<Key, (Box<str>, GrantSpec)>,
+    /// grants and members of projects, which are grants that only give
+    grants: HashMap<Key, Held>,
+    /// those that look at labels
+    picky: HashSet<Key>,
     of: HashMap<Subject, HashSet<Key>>,
     /// user -> his groups
     groups: HashMap<Box<str>, Vec<Box<str>>>,
@@ -146,13 +158,29 @@ impl State {
             self.words.clear();
             self.rights.clear();
         } else if kind == grant::KIND.name {
-            let Ok(grant) = serde_json::from_value::<GrantSpec>(spec.clone()) else {
-                return;
-            };
-            if let Some(subject) = Subject::of(&grant) {
-                self.forget(&subject);
-                self.of.entry(subject).or_default().insert(row.key.clone());
-                self.grants.insert(row.key.clone(), (name, grant));
+            if let Ok(spec) = serde_json::from_value::<GrantSpec>(spec.clone()) {
+                self.grant(
+                    row,
+                    Held {
+                        name,
+                        spec,
+                        gives_only: false,
+                    },
+                );
+            }
+        } else if kind == member::KIND.name {
+            let read = serde_json::from_value::<MemberSpec>(spec.clone());
+            if let (Ok(member), Some(project)) = (read, &row.project) {
+                let name = format!("member {project}/{name}").into();
+                let spec = member.grant(project);
+                self.grant(
+                    row,
+                    Held {
+                        name,
+                        spec,
+                        gives_only: true,
+                    },
+                );
             }
         } else if kind == USER {
             let groups: Vec<Box<str>> = texts(&spec["groups"]).map(Into::into).collect();
@@ -179,9 +207,10 @@ impl State {
             self.roles.remove(name);
             self.words.clear();
             self.rights.clear();
-        } else if kind == grant::KIND.name {
-            if let Some((_, grant)) = self.grants.remove(&row.key)
-                && let Some(subject) = Subject::of(&grant)
+        } else if kind == grant::KIND.name || kind == member::KIND.name {
+            self.picky.remove(&row.key);
+            if let Some(held) = self.grants.remove(&row.key)
+                && let Some(subject) = Subject::of(&held.spec)
             {
                 if let Some(keys) = self.of.get_mut(&subject) {
                     keys.remove(&row.key);
@@ -199,6 +228,36 @@ impl State {
         } else if kind == KEY {
             self.limits.remove(name);
             self.rights.remove(&Subject::Key(name.into()));
+        }
+    }
+
+    fn grant(&mut self, row: &Row, held: Held) {
+        let Some(subject) = Subject::of(&held.spec) else {
+            return;
+        };
+        self.forget(&subject);
+        self.of.entry(subject).or_default().insert(row.key.clone());
+        let tagged = |when: &When| matches!(when, When::Tag { .. });
+        if !held.spec.selector.is_empty() || held.spec.conditions.iter().any(tagged) {
+            self.picky.insert(row.key.clone());
+        }
+        self.grants.insert(row.key.clone(), held);
+    }
+
+    /// Every grant that looks at labels.
+    pub fn picky(&mut self) -> Vec<Rule> {
+        let keys: Vec<Key> = self.picky.iter().cloned().collect();
+        keys.iter().filter_map(|key| self.rule(key)).collect()
+    }
+
+    /// Whose rights a grant to a subject is about: of a group its members.
+    pub fn people_of(&self, subject: &Subject) -> Vec<Subject> {
+        match subject {
+            Subject::Group(group) => {
+                let members = self.members.get(group).into_iter().flatten();
+                members.map(|user| Subject::User(user.clone())).collect()
+            }
+            one => vec![one.clone()],
         }
     }
 
@@ -245,9 +304,14 @@ impl State {
     }
 
     fn rule(&mut self, key: &Key) -> Option<Rule> {
-        let (name, grant) = self.grants.get(key)?.clone();
+        let Held {
+            name,
+            spec: grant,
+            gives_only,
+        } = self.grants.get(key)?.clone();
         Some(Rule {
             grant: name,
+            gives_only,
             role: grant.role.as_str().into(),
             reach: Reach::parse(&grant.scope).ok()?,
             selector: Selector::parse(&grant.selector).ok()?,
@@ -355,6 +419,7 @@ fn limit(name: &str, spec: &Value) -> Rule {
     };
     Rule {
         grant: name.into(),
+        gives_only: false,
         role: "its own privileges".into(),
         reach: reach.unwrap_or(Reach::Everything),
         selector: Selector::default(),

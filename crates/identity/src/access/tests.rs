@@ -7,9 +7,9 @@ use runtime::{Answer, CxBuilder, ManualClock, Op, Query, Registry, Request, Surf
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
-struct World {
-    cx: Cx,
-    clock: Arc<ManualClock>,
+pub(crate) struct World {
+    pub cx: Cx,
+    pub clock: Arc<ManualClock>,
 }
 
 /// Turns sealed texts round.
@@ -24,7 +24,7 @@ impl runtime::Seal for Mirror {
     }
 }
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let registry = Registry::new(&[
         runtime::SUBSYSTEMS,
         crate::SUBSYSTEMS,
@@ -38,6 +38,7 @@ async fn world() -> World {
         .seal(Arc::new(Mirror))
         .part(rules)
         .part(access)
+        .part(crate::quota::part())
         .build()
         .await
         .unwrap();
@@ -53,14 +54,14 @@ async fn world() -> World {
 }
 
 impl World {
-    async fn ask(&self, actor: Actor, from: Option<&str>, op: Op) -> Result<Answer> {
+    pub async fn ask(&self, actor: Actor, from: Option<&str>, op: Op) -> Result<Answer> {
         let mut request = Request::new("r", actor, Surface::Rest, op);
         request.from = from.map(|ip| ip.parse::<IpAddr>().unwrap());
         let admitted = self.cx.gate().admit(request)?;
         self.cx.desk().carry_out(admitted).await
     }
 
-    async fn root(
+    pub async fn root(
         &self,
         kind: &str,
         project: Option<&str>,
@@ -72,13 +73,13 @@ impl World {
         self.ask(Actor::administrator("root@unix"), None, op).await
     }
 
-    async fn thing(&self, project: &str, name: &str, labels: Value) {
+    pub async fn thing(&self, project: &str, name: &str, labels: Value) {
         self.root("thing", Some(project), name, labels, json!({}))
             .await
             .unwrap();
     }
 
-    async fn grant(&self, name: &str, spec: Value) {
+    pub async fn grant(&self, name: &str, spec: Value) {
         if let Some(user) = spec["user"].as_str() {
             match self.root("user", None, user, json!({}), json!({})).await {
                 Ok(_) => {}
@@ -92,14 +93,14 @@ impl World {
     }
 
     /// What a user is told who asks for this.
-    async fn told(&self, user: &str, op: Op) -> u16 {
+    pub async fn told(&self, user: &str, op: Op) -> u16 {
         match self.ask(person(user), Some("192.0.2.7"), op).await {
             Ok(_) => 200,
             Err(error) => error.status(),
         }
     }
 
-    async fn names(&self, user: &str, kind: &str, project: Option<&str>) -> Vec<String> {
+    pub async fn names(&self, user: &str, kind: &str, project: Option<&str>) -> Vec<String> {
         let op = Op::List {
             kind: kind.into(),
             project: project.map(str::to_owned),
@@ -119,11 +120,17 @@ impl World {
     }
 }
 
-fn person(user: &str) -> Actor {
+pub(crate) fn person(user: &str) -> Actor {
     Actor::user(user, None, None)
 }
 
-fn create(kind: &str, project: Option<&str>, name: &str, labels: Value, spec: Value) -> Op {
+pub(crate) fn create(
+    kind: &str,
+    project: Option<&str>,
+    name: &str,
+    labels: Value,
+    spec: Value,
+) -> Op {
     Op::Create {
         kind: kind.into(),
         project: project.map(str::to_owned),
@@ -139,13 +146,20 @@ fn target(kind: &str, project: Option<&str>, name: &str) -> ObjectRef {
     }
 }
 
-fn get(project: &str, name: &str) -> Op {
+pub(crate) fn patch(kind: &str, project: Option<&str>, name: &str, body: Value) -> Op {
+    Op::Patch {
+        target: target(kind, project, name),
+        body,
+    }
+}
+
+pub(crate) fn get(project: &str, name: &str) -> Op {
     Op::Get {
         target: target("thing", Some(project), name),
     }
 }
 
-fn delete(project: &str, name: &str) -> Op {
+pub(crate) fn delete(project: &str, name: &str) -> Op {
     Op::Delete {
         target: target("thing", Some(project), name),
         keep: Vec::new(),

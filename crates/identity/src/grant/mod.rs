@@ -8,9 +8,9 @@ mod types;
 pub use types::{Day, GrantSpec, GrantStatus, When};
 
 use crate::access::{self, Reach, Subject};
-use crate::role::{Mfa, RoleSpec, SUPERADMIN};
+use crate::role::SUPERADMIN;
 use model::{Column, Error, Kind, Resource, Result, Scope, Selector, Verb, Violation, schema};
-use runtime::{Actor, Cx, Draft, Place, Seat, Subsystem, no_controllers, normal};
+use runtime::{Draft, Place, Seat, Subsystem, no_controllers, normal};
 
 /// Ties the kind to its types.
 pub struct Grant;
@@ -86,11 +86,11 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         return Err(Error::invalid(wrong));
     }
     Reach::parse(&spec.scope)?.check(draft.cx())?;
-    manageable(draft.cx(), draft.actor(), &spec)?;
+    let (cx, actor, name) = (draft.cx(), draft.actor(), draft.meta.name.to_string());
+    access::may_grant(cx, actor, &name, &spec, false)?;
     if let Some(old) = draft.old_spec::<Grant>()? {
-        manageable(draft.cx(), draft.actor(), &old)?;
+        access::may_grant(cx, actor, &name, &old, false)?;
         if is_superadmin(&old) && !is_superadmin(&spec) {
-            let name = draft.meta.name.to_string();
             access::another_superadmin(draft.cx(), |grant, _| grant != name)?;
         }
     }
@@ -105,20 +105,4 @@ pub fn is_superadmin(spec: &GrantSpec) -> bool {
         && spec.propagate
         && spec.expires.is_none()
         && spec.conditions.is_empty()
-}
-
-/// Refuses somebody who holds less than the grant gives.
-///
-/// # Errors
-///
-/// `Denied`, naming what he lacks.
-pub fn manageable(cx: &Cx, actor: &Actor, spec: &GrantSpec) -> Result<()> {
-    let role = RoleSpec {
-        description: String::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        parents: vec![spec.role.clone()],
-        mfa: Mfa::Off,
-    };
-    access::no_way_up(cx, actor, &role, &Reach::parse(&spec.scope)?)
 }

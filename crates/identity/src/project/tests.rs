@@ -7,10 +7,20 @@ use serde_json::Value;
 pub mod thing {
     use super::*;
 
+    /// What people want of a thing.
+    #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[schemars(extend("x-counts" = "things"))]
+    pub struct ThingSpec {
+        /// In people's words.
+        #[serde(default)]
+        pub description: String,
+    }
+
     pub struct Thing;
     impl Resource for Thing {
         const KIND: &'static Kind = &KIND;
-        type Spec = ProjectSpec;
+        type Spec = ThingSpec;
         type Status = ProjectStatus;
     }
     static KIND: Kind = Kind {
@@ -20,7 +30,7 @@ pub mod thing {
         scope: Scope::Project,
         doc: "For tests.",
         verbs: Verb::ALL,
-        spec: schema::of::<ProjectSpec>,
+        spec: schema::of::<ThingSpec>,
         status: schema::of::<ProjectStatus>,
         columns: &[],
         actions: &[],

@@ -23,6 +23,9 @@ pub struct BuiltIn {
 /// The role that may do everything; somebody always has it on everything.
 pub const SUPERADMIN: &str = "superadmin";
 
+/// The role of who runs a project.
+pub const PROJECT_ADMIN: &str = "project-admin";
+
 /// What nobody but the superadmin and the auditor does with the record of who did what.
 const AUDIT: &[&str] = &[
     "audit-chain.update",
@@ -33,7 +36,7 @@ const AUDIT: &[&str] = &[
     "audit-chain.rotate-keys",
 ];
 
-/// All of them, as the reference has them (2.5).
+/// All of them: those that the reference has (2.5), and who runs a project, so that a tenant needs nobody of the cluster.
 pub static BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
         name: SUPERADMIN,
@@ -69,6 +72,7 @@ pub static BUILT_IN: &[BuiltIn] = &[
             "address.read",
             "pool.read",
             "project.read",
+            "quota.read",
             "store.read",
             "task.*",
             "event.read",
@@ -100,8 +104,36 @@ pub static BUILT_IN: &[BuiltIn] = &[
             "address.read",
             "pool.read",
             "project.read",
+            "quota.read",
             "task.*",
             "event.read",
+        ],
+        deny: &[],
+        mfa: Mfa::Enrolled,
+    },
+    BuiltIn {
+        name: PROJECT_ADMIN,
+        doc: "Runs a project, where it is granted: makes, changes and uses what lies in it, and lets others in with what he has himself. Not how much the project may use.",
+        allow: &[
+            "node.read",
+            "snapshot.*",
+            "backup.*",
+            "vm.*",
+            "template.*",
+            "volume.*",
+            "network.*",
+            "image.*",
+            "address.*",
+            "assignment.read",
+            "pool.read",
+            "secret.*",
+            "member.*",
+            "project.read",
+            "quota.read",
+            "task.*",
+            "event.read",
+            "audit-chain.read",
+            "audit-chain.rows",
         ],
         deny: &[],
         mfa: Mfa::Enrolled,
@@ -122,6 +154,7 @@ pub static BUILT_IN: &[BuiltIn] = &[
             "assignment.read",
             "pool.read",
             "project.read",
+            "quota.read",
             "task.read",
             "task.log",
             "event.read",

@@ -97,7 +97,8 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
     if !wrong.is_empty() {
         return Err(Error::invalid(wrong));
     }
-    access::no_way_up(draft.cx(), draft.actor(), &spec, &access::Reach::Everything)
+    let old = draft.old_spec::<Role>()?;
+    access::may_write_role(draft.cx(), draft.actor(), old.as_ref(), &spec)
 }
 
 /// What is wrong with the parents, when one of them leads back here or too far up.

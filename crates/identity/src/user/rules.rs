@@ -106,6 +106,11 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     for group in spec.groups.iter().filter(|group| !had(group)) {
         access::may_join(cx, actor, group)?;
     }
+    for group in old.iter().flat_map(|old| &old.groups) {
+        if !spec.groups.contains(group) {
+            access::may_leave(cx, actor, &draft.meta.name, group)?;
+        }
+    }
     let there = spec.realm == LOCAL || cx.get::<Realm>(None, &spec.realm).is_some();
     if old.is_none() && !there {
         return Err(

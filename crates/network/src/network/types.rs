@@ -10,6 +10,7 @@ pub struct Network;
 /// What a network should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-counts" = "networks"))]
 pub struct NetworkSpec {
     /// How guests meet the world: `nat` (they reach out under the host's address, nothing reaches in), `routed` (reached under
     /// their own addresses, for which the world must know the way), `isolated` (only each other).

@@ -11,6 +11,7 @@ pub use row::Row;
 pub(crate) use row::reference;
 
 use crate::key::{OBJECTS, UNIQUE, object_ref};
+use crate::usage::{Amounts, Counted, Tally};
 use crate::{Registry, Seal, View};
 use futures::StreamExt;
 use model::{Error, Result, Uid};
@@ -58,6 +59,8 @@ struct State {
     uids: HashMap<Uid, Key>,
     /// kind -> project -> count
     counts: HashMap<&'static str, BTreeMap<String, usize>>,
+    /// What projects use.
+    tally: Tally,
     history: VecDeque<Arc<Delta>>,
     /// Everything up to here is no longer in `history`.
     forgotten: Revision,
@@ -453,6 +456,43 @@ impl Cache {
             .unwrap_or(0)
     }
 
+    /// What a project uses of what it has limits for.
+    pub fn usage(&self, project: &str) -> Amounts {
+        self.0.state.read().tally.total(project)
+    }
+
+    /// By how much an object would raise what its project uses.
+    pub(crate) fn raise(&self, it: &Counted) -> Amounts {
+        self.0.state.read().tally.raise(it)
+    }
+
+    /// The revision, what the object's project uses then, and by how much the object would raise that.
+    pub(crate) fn room(&self, it: &Counted) -> (Revision, Amounts, Amounts) {
+        let state = self.0.state.read();
+        let (total, raise) = (state.tally.total(&it.project), state.tally.raise(it));
+        (state.revision, total, raise)
+    }
+
+    /// Adds up what all projects use anew, from the objects, and says in which projects the sums had been wrong.
+    pub fn recount(&self) -> Vec<Box<str>> {
+        let mut state = self.0.state.write();
+        let mut anew = Tally::default();
+        for row in state.rows.values().flat_map(BTreeMap::values) {
+            if let Some(it) = Counted::of(row) {
+                anew.put(it);
+            }
+        }
+        let wrong = state.tally.differs(&anew);
+        state.tally = anew;
+        wrong
+    }
+
+    /// Counts something that is not there: what a mistake would look like.
+    #[cfg(test)]
+    pub(crate) fn miscount(&self, it: Counted) {
+        self.0.state.write().tally.put(it);
+    }
+
     /// How many objects of each kind there are.
     pub fn counts(&self) -> Vec<(&'static str, usize)> {
         let state = self.0.state.read();
@@ -481,6 +521,9 @@ impl Cache {
 
 impl State {
     fn link(&mut self, row: &Row) {
+        if let Some(it) = Counted::of(row) {
+            self.tally.put(it);
+        }
         self.uids.insert(row.uid, row.key.clone());
         for target in &row.references {
             self.referrers
@@ -497,6 +540,9 @@ impl State {
     }
 
     fn unlink(&mut self, row: &Row) {
+        if let Some(it) = Counted::of(row) {
+            self.tally.remove(&it);
+        }
         self.uids.remove(&row.uid);
         for target in &row.references {
             if let Some(set) = self.referrers.get_mut(target) {

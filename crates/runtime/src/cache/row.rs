@@ -39,6 +39,8 @@ pub struct Row {
     pub part_of: Option<Key>,
     /// The keys of the objects it names in reference fields.
     pub references: Vec<Key>,
+    /// What it takes of what projects have limits for.
+    pub amounts: crate::usage::Amounts,
     /// The values of its kind's columns, as JSON.
     pub columns: Box<[Box<str>]>,
     /// The stored bytes, when they differ from `json` by more than the revision.
@@ -73,6 +75,7 @@ impl Row {
             .iter()
             .map(|c| column(&object, c.path, c.unit))
             .collect();
+        let amounts = crate::usage::amounts(declared, &object);
         let owner = meta
             .owner
             .as_ref()
@@ -103,6 +106,7 @@ impl Row {
             part_of,
             owner_uid: meta.owner.as_ref().map(|o| o.uid),
             references,
+            amounts,
             columns,
             raw: (declared.has_secrets || declared.has_personal).then(|| entry.value.clone()),
         })

@@ -1,6 +1,6 @@
 //! Actions: intent actions edit the spec and make a task that waits; procedures make a task that works.
 
-use super::write::{Attempt, RACES, with_keys};
+use super::write::{Attempt, RACES, give_back, with_keys};
 use super::{Answer, Desk, by, key_of};
 use crate::cx::to_bytes;
 use crate::event::Severity;
@@ -121,6 +121,7 @@ impl Desk {
         };
         let name = task_name(target, verb, uid);
         let mut txn = Txn::new();
+        let mut held = None;
         match run {
             Run::Intent { edit, .. } => {
                 let plain = self.plain(target, &old)?;
@@ -142,7 +143,9 @@ impl Desk {
                     Some(&old.spec),
                     old.status.clone(),
                 )?;
+                held = self.reserve(declared, &ready, Some(old.revision)).await?;
                 if request.dry_run {
+                    give_back(held);
                     return Ok(Answer::Accepted {
                         task: ready.object.to_string().into(),
                     });
@@ -186,7 +189,7 @@ impl Desk {
         let task_key = object_key(task::KIND.name, target.project.as_deref(), &name);
         let object = task_object(&name, target, uid, request, &task, now)?;
         let txn = txn.create(task_key.clone(), to_bytes(&object)?);
-        let revision = self.commit(request, txn, &task_key).await?;
+        let revision = self.commit_held(request, txn, &task_key, held).await?;
         self.cx.cache().reach(revision).await?;
         tracing::info!(
             request_id = %request.id, actor = %by(&request.actor), object = %target, action = verb, task = %name,

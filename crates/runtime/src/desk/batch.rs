@@ -39,6 +39,7 @@ impl Desk {
             project: project.map(str::to_owned),
             name: STAR.into(),
         };
+        let uid = self.cx.clock().uid();
         let batch = Batch {
             selector: input.selector.clone().unwrap_or_default(),
             targets,
@@ -47,8 +48,8 @@ impl Desk {
             on_error: input.on_error,
             force: request.force,
             by: request.actor.clone(),
+            origin: task::origin(&self.cx, uid, request.from)?,
         };
-        let uid = self.cx.clock().uid();
         let each = match declared.kind().action(verb) {
             Some(action) => action.deadline,
             None => task::DELETION,
@@ -205,7 +206,7 @@ impl Desk {
                 name: one.name.clone(),
                 ..target.clone()
             };
-            let mut child = batch.child(object, verb, params, &request.id, "");
+            let mut child = batch.child(object, verb, params, request.from, (&request.id, ""));
             child.dry_run = true;
             child.surface = request.surface;
             let asked = match self.cx.gate().admit(child) {

@@ -6,6 +6,7 @@ use crate::event::Severity;
 use crate::gate::{Op, Request};
 use crate::registry::Declared;
 use crate::trace::Cause;
+use crate::usage::{self, Counted, Held, Ledger};
 use crate::{Draft, audit, object_key, secret};
 use model::schema::{self, IMMUTABLE, PERSONAL, REF, SECRET};
 use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
@@ -144,13 +145,18 @@ impl Desk {
             file.spec = json!({});
         }
         let ready = self.ready(request, declared, &target, &file, old.as_ref())?;
+        let held = self
+            .reserve(declared, &ready, old.as_ref().map(|old| old.revision))
+            .await?;
         if request.dry_run {
+            give_back(held);
             return Ok(self.dry_run(declared, ready));
         }
         let changed = old
             .as_ref()
             .is_none_or(|o| ready.spec_changed || meta_differs(&o.meta, &ready.object));
         if !changed {
+            give_back(held);
             let row = self
                 .cx
                 .cache()
@@ -164,7 +170,7 @@ impl Desk {
             Some(old) => Txn::new().replace(key.clone(), old.revision, to_bytes(&ready.object)?),
         };
         txn = with_keys(txn, &key, &ready);
-        let revision = self.commit(request, txn, &key).await?;
+        let revision = self.commit_held(request, txn, &key, held).await?;
         self.cx.cache().reach(revision).await?;
         let verb = if created { "created" } else { "updated" };
         self.event(
@@ -193,7 +199,12 @@ impl Desk {
             return Err(self.no_such(request, target));
         };
         // Read the patch like a file first, so that unknown and foreign fields are found.
-        let read = body::read(&target.kind, patch)?;
+        let mut given = patch.clone();
+        if let Some(Value::Object(labels)) = given.pointer_mut("/metadata/labels") {
+            // A label that goes away.
+            labels.retain(|_, value| !value.is_null());
+        }
+        let read = body::read(&target.kind, &given)?;
         let mut file = body::Body {
             revision: read.revision.clone(),
             ..body::Body::default()
@@ -316,6 +327,10 @@ impl Desk {
         {
             meta.owner = Some(owner.clone());
         }
+        if let Some(old) = old {
+            let labels = (&old.meta.labels, &meta.labels);
+            self.cx.gate().relabels(request, target, labels)?;
+        }
         let status = old.map_or(Value::Null, |o| o.status.clone());
         self.admit(request, declared, meta, spec, old.map(|o| &o.spec), status)
     }
@@ -414,7 +429,8 @@ impl Desk {
                 let project = crate::object_ref(&key).and_then(|r| r.project);
                 let view = self.view(request, kind, project.as_deref());
                 let row = self.cx.cache().row(kind, &key);
-                let row = row.filter(|row| view.shows(row));
+                let named = self.cx.gate().names(declared.kind().name, kind);
+                let row = row.filter(|row| named || view.shows(row));
                 let field = format!("spec.{path}");
                 match row {
                     Some(row) if row.deleting => {
@@ -463,6 +479,35 @@ impl Desk {
         }
     }
 
+    /// Reserves what the object takes more of its project's limits than it did at the revision it was read at.
+    pub(super) async fn reserve(
+        &self,
+        declared: &Declared,
+        ready: &Ready,
+        read: Option<Revision>,
+    ) -> Result<Option<Held>> {
+        if !declared.counts {
+            return Ok(None);
+        }
+        if let Some(read) = read {
+            // What it takes now is told by the cache, which must not be behind.
+            self.cx.cache().reach(read).await?;
+        }
+        let meta: Meta = serde_json::from_value(ready.object["metadata"].clone())
+            .map_err(|e| Error::internal("metadata of a draft").because(e))?;
+        let owner = meta.owner.as_ref().map(|owner| {
+            let registry = self.cx.registry();
+            let key = crate::cache::reference(registry, &meta, &owner.kind, &owner.name);
+            (key, owner.uid)
+        });
+        let owner = owner.as_ref().map(|(key, uid)| (key, *uid));
+        let amounts = usage::amounts(declared, &ready.object);
+        match Counted::new(&ready.key, meta.uid, owner, amounts) {
+            Some(it) => Ledger::reserve(&self.cx, &it).await,
+            None => Ok(None),
+        }
+    }
+
     /// Commits a transaction of a request; a lost race is told apart from a taken name.
     pub(super) async fn commit(
         &self,
@@ -470,12 +515,36 @@ impl Desk {
         txn: Txn,
         key: &Key,
     ) -> Result<Revision, Attempt> {
-        let mut txn = self.with_idempotency(request, txn, key)?;
+        self.commit_held(request, txn, key, None).await
+    }
+
+    /// The same for a change that takes room of its project.
+    pub(super) async fn commit_held(
+        &self,
+        request: &Request,
+        mut txn: Txn,
+        key: &Key,
+        held: Option<Held>,
+    ) -> Result<Revision, Attempt> {
+        if let Some(held) = &held {
+            txn = held.guarded(txn);
+        }
+        let mut txn = match self.with_idempotency(request, txn, key) {
+            Ok(txn) => txn,
+            Err(error) => {
+                give_back(held);
+                return Err(error);
+            }
+        };
         if let (Some(change), true) = (request.change, self.cx.trail().is_some()) {
             // After a crash this says that the change was made.
             txn = txn.put(audit::slot(self.cx.next_change()), change.to_string());
         }
-        match self.cx.store().commit(txn).await {
+        let result = self.cx.store().commit(txn).await;
+        if let Some(held) = held {
+            held.settle(&result);
+        }
+        match result {
             Ok(revision) => Ok(revision),
             Err(StoreError::Conflict { key: at, found }) => {
                 // The cache must have seen what made us lose, or the next attempt loses the same way.
@@ -510,6 +579,13 @@ impl Desk {
                 cause,
             )
             .await;
+    }
+}
+
+/// Nothing is written: the room is free again.
+pub(super) fn give_back(held: Option<Held>) {
+    if let Some(held) = held {
+        held.give_back();
     }
 }
 

@@ -41,6 +41,18 @@ pub trait Access: Send + Sync {
     fn enters(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>, project: &str) -> bool;
     /// Refuses to let go of an object that must stay so that nobody is locked out, or that is above who asks.
     fn lets_go(&self, cx: &Cx, actor: &Actor, target: &ObjectRef) -> Result<()>;
+    /// Refuses to change the labels of an object (as they are, as they would be) where rights hang on them that who asks
+    /// does not have.
+    fn relabels(
+        &self,
+        cx: &Cx,
+        actor: &Actor,
+        from: Option<IpAddr>,
+        target: &ObjectRef,
+        labels: (&Labels, &Labels),
+    ) -> Result<()>;
+    /// Whether who writes an object of a kind may name objects of another kind in it that he cannot see.
+    fn names(&self, kind: &str, referred: &str) -> bool;
     /// Changes whenever somebody's rights may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 }

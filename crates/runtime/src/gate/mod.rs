@@ -261,6 +261,27 @@ impl Gate {
         }
     }
 
+    /// Refuses to change labels where rights hang on them that the caller does not have.
+    pub(crate) fn relabels(
+        &self,
+        request: &Request,
+        target: &model::ObjectRef,
+        labels: (&model::Labels, &model::Labels),
+    ) -> Result<()> {
+        match self.rules() {
+            Some(rules) if !request.actor.is_trusted() && labels.0 != labels.1 => {
+                rules.relabels(&self.cx, &request.actor, request.from, target, labels)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether who writes an object of a kind may name objects of another kind that he cannot see.
+    pub(crate) fn names(&self, kind: &str, referred: &str) -> bool {
+        self.rules()
+            .is_some_and(|rules| rules.names(kind, referred))
+    }
+
     fn rules(&self) -> Option<std::sync::Arc<dyn Access>> {
         self.cx.try_part::<AccessRules>().map(|part| part.0.clone())
     }

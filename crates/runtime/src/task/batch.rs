@@ -18,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::Key;
@@ -98,6 +99,10 @@ pub struct Batch {
     pub force: bool,
     /// In whose right.
     pub by: Actor,
+    /// From which address it was asked for, sealed: rights that hold only from somewhere hold for its objects as they did
+    /// for it. Absent on the local socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// One object of a batch.
@@ -172,15 +177,39 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// What the address of a batch is sealed for.
+fn sealed_for(task: Uid) -> String {
+    format!("task/{task}/origin")
+}
+
+/// The address of whoever asks for the batch `task`, as the task keeps it.
+pub(crate) fn origin(cx: &Cx, task: Uid, from: Option<IpAddr>) -> Result<Option<String>> {
+    let sealed = from.map(|from| cx.seal().seal(&sealed_for(task), &from.to_string()));
+    sealed.transpose()
+}
+
 impl Batch {
+    /// From which address it was asked for. What cannot be opened is as if it were not known: then nothing holds that
+    /// depends on it.
+    fn from(&self, cx: &Cx, task: Uid) -> Option<IpAddr> {
+        let opened = cx.seal().open(&sealed_for(task), self.origin.as_deref()?);
+        match opened {
+            Ok(text) => text.parse().ok(),
+            Err(error) => {
+                tracing::warn!(%task, %error, "the address of who asked for a batch cannot be opened");
+                None
+            }
+        }
+    }
+
     /// The request for one of its objects, in the right of who asked for the batch.
     pub(crate) fn child(
         &self,
         target: ObjectRef,
         verb: &str,
         params: &Value,
-        request_id: &str,
-        parent: &str,
+        from: Option<IpAddr>,
+        (request_id, parent): (&str, &str),
     ) -> Request {
         let op = match verb {
             DELETE => Op::Delete {
@@ -194,6 +223,7 @@ impl Batch {
             },
         };
         let mut request = Request::new(request_id, self.by.clone(), Surface::Inside, op);
+        request.from = from;
         request.parent = Some(parent.to_owned());
         request.force = self.force;
         request
@@ -398,7 +428,9 @@ async fn child(
     board.put(at, row.clone()).await;
     if begun.is_none() {
         let (verb, params) = (proc.verb(), proc.raw_params());
-        let mut request = batch.child(object.clone(), verb, params, proc.request_id(), proc.name());
+        let from = batch.from(cx, proc.uid());
+        let asked = (proc.request_id(), proc.name());
+        let mut request = batch.child(object.clone(), verb, params, from, asked);
         // A deletion needs none: it is asked for once, however often.
         request.idempotency = (!deleting).then(|| format!("batch/{}/{}", proc.uid(), target.name));
         match ask(cx, request).await {

@@ -18,7 +18,7 @@ mod runner;
 mod types;
 
 pub use batch::{Batch, BatchInput, BatchTarget, OnError, TargetState, TargetStatus};
-pub(crate) use batch::{DELETION, MOST_PARALLEL, MOST_TARGETS, STAR};
+pub(crate) use batch::{DELETION, MOST_PARALLEL, MOST_TARGETS, STAR, origin};
 pub use file::FileLines;
 pub(crate) use journal::journal_of;
 pub use journal::{Undo, UndoCall};

@@ -18,13 +18,14 @@ impl Resource for Lamp {
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-counts" = "lamps"))]
 pub struct LampSpec {
     /// Whether it shines.
     #[serde(default)]
     pub on: bool,
     /// Brightness in percent.
     #[serde(default = "full")]
-    #[schemars(range(min = 1, max = 100))]
+    #[schemars(range(min = 1, max = 100), extend("x-counts" = "light"))]
     pub brightness: u32,
     /// What it is made of.
     #[serde(default)]

@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use server::Limits;
 use std::time::Duration;
-use store::{Store, Txn};
+use store::Txn;
 
 const LAMPS: &str = "/api/v1/projects/default/lamps";
 

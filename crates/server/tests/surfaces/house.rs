@@ -27,7 +27,7 @@ pub struct House {
     pub stop: CancellationToken,
     pub serving: JoinHandle<model::Result<Ended>>,
     pub trail: Arc<dyn Trail>,
-    pub store: Arc<store::Memory>,
+    pub store: Arc<dyn store::Store>,
     _dir: tempfile::TempDir,
 }
 
@@ -85,8 +85,13 @@ impl House {
     }
 
     /// With these kinds; what belongs to agents does not run.
-    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
     pub async fn of(registry: Registry, limits: Limits) -> House {
+        House::over(registry, limits, store::Memory::new()).await
+    }
+
+    /// The same over this store.
+    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
+    pub async fn over(registry: Registry, limits: Limits, store: Arc<dyn store::Store>) -> House {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::Builder::new()
             .prefix("server-")
@@ -99,7 +104,6 @@ impl House {
         );
         let file = Arc::new(FileTrail::open(options).await.unwrap());
         let trail: Arc<dyn Trail> = file.clone();
-        let store = store::Memory::new();
         let (rules, access) = identity::access::parts();
         let people = identity::login::People::new();
         let cx = CxBuilder::new(registry, store.clone())
@@ -108,6 +112,7 @@ impl House {
             .part(Arc::new(AuditTrail::new(trail.clone())))
             .part(rules.clone())
             .part(access)
+            .part(identity::quota::part())
             .part(people.part())
             .part(file)
             .build()

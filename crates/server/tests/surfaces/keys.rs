@@ -4,7 +4,7 @@ use crate::house::{House, told};
 use crate::login::{get, text, user, with};
 use reqwest::Method;
 use serde_json::{Value, json};
-use store::{Page, Prefix, Store};
+use store::{Page, Prefix};
 
 async fn make(house: &House, name: &str, spec: Value) -> (u16, Value) {
     let body = json!({ "metadata": { "name": name }, "spec": spec });

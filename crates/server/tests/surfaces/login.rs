@@ -7,7 +7,7 @@ use runtime::Authority;
 use runtime::setting::BREACHED_PASSWORDS;
 use serde_json::{Value, json};
 use std::time::Duration;
-use store::{Page, Prefix, Store};
+use store::{Page, Prefix};
 
 pub const PASSWORD: &str = "correct horse battery";
 

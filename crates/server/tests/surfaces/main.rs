@@ -20,6 +20,7 @@ mod keys;
 mod law;
 mod login;
 mod pki;
+mod quota;
 mod rates;
 mod rest;
 mod scan;

@@ -16,7 +16,7 @@ use server::grpc_v1::{GetRequest, Key, ListRequest, WatchRequest};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
-use store::{Page, Prefix, Store};
+use store::{Page, Prefix};
 use tokio_tungstenite::tungstenite::Message;
 
 /// Part of every secret of these tests.

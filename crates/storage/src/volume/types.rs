@@ -89,7 +89,7 @@ pub struct VolumeSpec {
     /// Size of the disk, at least 1 MiB and at most 10,000 GiB. It can only grow. When absent, it is as large as its
     /// image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-hotplug" = true))]
+    #[schemars(extend("x-hotplug" = true, "x-counts" = "disk"))]
     pub size: Option<Bytes>,
     /// How its file is written.
     #[serde(default)]
@@ -145,6 +145,7 @@ pub struct VolumeStatus {
     pub path: String,
     /// Size of the disk now.
     #[serde(default)]
+    #[schemars(extend("x-counts" = "disk"))]
     pub size: Bytes,
     /// Space that its file takes in the pool.
     #[serde(default)]

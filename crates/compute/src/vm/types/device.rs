@@ -16,6 +16,7 @@ pub struct Disk {
     pub name: String,
     /// Size of a disk made for this VM, at most 10,000 GiB; grows only. Absent with an image: the image's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-counts" = "disk"))]
     pub size: Option<Bytes>,
     /// Image that a disk made for this VM begins as. Absent: it begins empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 /// kept, takes effect at the next cold start, and is listed until then by the condition `NeedsRestart`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-counts" = "vms"))]
 pub struct VmSpec {
     /// Free text about what this VM is for, at most 4096 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -33,14 +34,14 @@ pub struct VmSpec {
     pub description: String,
     /// Number of virtual CPUs, 1 to 256. While the guest runs it can be raised up to `cpu.max`, and lowered again.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 256), extend("x-hotplug" = true))]
+    #[schemars(range(min = 1, max = 256), extend("x-hotplug" = true, "x-counts" = "vcpus"))]
     pub vcpus: u32,
     /// Model and topology of the virtual CPUs.
     #[serde(default)]
     pub cpu: Cpu,
     /// Guest memory, 128 MiB to 1 TiB. While the guest runs it can be raised up to `max_memory`.
     #[serde(default = "default_memory")]
-    #[schemars(extend("x-hotplug" = true))]
+    #[schemars(extend("x-hotplug" = true, "x-counts" = "memory"))]
     pub memory: Bytes,
     /// Ceiling for raising `memory` while the guest runs, at most 1 TiB. Absent: memory cannot be raised while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,295 @@
+//! Room that writes of this process have taken and that is not in the store yet, and the guard that makes this process
+//! the only one that hands out room.
+//!
+//! ```text
+//! reserved ─► stored at a revision ─► forgotten, once the cache is there
+//!     ├─────► refused by the store: forgotten at once
+//!     └─────► nobody knows: counted until the guard was taken anew, which settles whether it is stored
+//! ```
+
+use super::{Amounts, Counted, LimitRules};
+use crate::Cx;
+use crate::cx::store_error;
+use model::{Error, Result};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use store::{Expect, Key, Revision, StoreError, Txn};
+
+/// Prefix of the guards.
+const GUARDS: &str = "q";
+/// How often the guard is tried for.
+const TRIES: usize = 100;
+
+/// What is reserved in this process.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    books: Mutex<HashMap<Box<str>, Book>>,
+}
+
+/// Of one project.
+#[derive(Default)]
+struct Book {
+    /// The revision of the guard that this process took last, unless somebody else has it now.
+    guard: Option<Revision>,
+    taken: Vec<Taken>,
+    next: u64,
+}
+
+struct Taken {
+    id: u64,
+    /// The guard under which it is written.
+    guard: Revision,
+    amounts: Amounts,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Open,
+    Stored(Revision),
+    Unknown,
+}
+
+/// Room that a write has reserved. Dropped without a word, it is counted on until it is certain what became of the write.
+pub(crate) struct Held {
+    cx: Cx,
+    project: Box<str>,
+    id: u64,
+    guard: Revision,
+    settled: bool,
+}
+
+fn guard_key(project: &str) -> Key {
+    Key::from_parts(&[GUARDS, project])
+}
+
+impl Ledger {
+    /// Reserves by how much an object raises the sums of its project. `None` when it raises nothing that is limited.
+    ///
+    /// # Errors
+    ///
+    /// `Quota`, naming every limit that it does not fit under.
+    pub async fn reserve(cx: &Cx, it: &Counted) -> Result<Option<Held>> {
+        let Some(rules) = cx.try_part::<LimitRules>() else {
+            return Ok(None);
+        };
+        if cx.cache().raise(it).is_empty() {
+            return Ok(None);
+        }
+        let project = &*it.project;
+        let words = it.amounts.keys();
+        let limits: Vec<(Box<str>, u64)> = words
+            .filter_map(|word| Some((word.clone(), rules.0.limit(cx, project, word)?)))
+            .collect();
+        if limits.is_empty() {
+            return Ok(None);
+        }
+        for _ in 0..TRIES {
+            match cx.ledger().take(cx, it, &limits) {
+                Took::Room(held) => return Ok(Some(held)),
+                Took::NoGuard => take_guard(cx, project).await?,
+                Took::Full(over) => return Err(too_much(cx, &rules, project, &over)),
+            }
+        }
+        Err(Error::unavailable(
+            "other processes write into the project again and again; try again",
+        ))
+    }
+
+    fn take(&self, cx: &Cx, it: &Counted, limits: &[(Box<str>, u64)]) -> Took {
+        let mut books = self.books.lock();
+        let book = books.entry(it.project.clone()).or_default();
+        let Some(guard) = book.guard else {
+            return Took::NoGuard;
+        };
+        let (seen, total, raise) = cx.cache().room(it);
+        book.taken
+            .retain(|taken| !matches!(taken.fate, Fate::Stored(at) if at <= seen));
+        let mut over = Vec::new();
+        for (word, limit) in limits {
+            let more = raise.get(word).copied().unwrap_or(0);
+            let of = |amounts: &Amounts| amounts.get(word).copied().unwrap_or(0);
+            let under_way = book.taken.iter().map(|taken| of(&taken.amounts));
+            let used = under_way.fold(of(&total), u64::saturating_add);
+            if more > 0 && used.saturating_add(more) > *limit {
+                over.push(Over {
+                    word: word.clone(),
+                    limit: *limit,
+                    used,
+                    more,
+                });
+            }
+        }
+        if !over.is_empty() {
+            return Took::Full(over);
+        }
+        book.next += 1;
+        let id = book.next;
+        book.taken.push(Taken {
+            id,
+            guard,
+            amounts: raise,
+            fate: Fate::Open,
+        });
+        Took::Room(Held {
+            cx: cx.clone(),
+            project: it.project.clone(),
+            id,
+            guard,
+            settled: false,
+        })
+    }
+
+    fn settle(&self, held: &Held, how: Settled) {
+        let mut books = self.books.lock();
+        let Some(book) = books.get_mut(&held.project) else {
+            return;
+        };
+        let mut lost = false;
+        match how {
+            Settled::Stored(at) => {
+                if let Some(taken) = book.taken.iter_mut().find(|taken| taken.id == held.id) {
+                    taken.fate = Fate::Stored(at);
+                }
+            }
+            Settled::Refused { guard } => {
+                book.taken.retain(|taken| taken.id != held.id);
+                lost = guard;
+            }
+            Settled::Unknown => {
+                if let Some(taken) = book.taken.iter_mut().find(|taken| taken.id == held.id) {
+                    taken.fate = Fate::Unknown;
+                }
+                lost = true;
+            }
+        }
+        if lost && book.guard == Some(held.guard) {
+            book.guard = None;
+        }
+    }
+}
+
+enum Took {
+    Room(Held),
+    NoGuard,
+    Full(Vec<Over>),
+}
+
+struct Over {
+    word: Box<str>,
+    limit: u64,
+    used: u64,
+    more: u64,
+}
+
+enum Settled {
+    Stored(Revision),
+    Refused { guard: bool },
+    Unknown,
+}
+
+impl Held {
+    /// Adds to a transaction what makes it fail when another process hands out the project's room.
+    pub fn guarded(&self, txn: Txn) -> Txn {
+        txn.expect(Expect::At(guard_key(&self.project), self.guard))
+    }
+
+    /// Says what became of the transaction.
+    pub fn settle(mut self, result: &Result<Revision, StoreError>) {
+        let how = match result {
+            Ok(at) => Settled::Stored(*at),
+            Err(StoreError::Conflict { key, .. }) => Settled::Refused {
+                guard: *key == guard_key(&self.project),
+            },
+            Err(StoreError::TooLarge(_) | StoreError::Denied(_)) => {
+                Settled::Refused { guard: false }
+            }
+            Err(_) => Settled::Unknown,
+        };
+        self.end(how);
+    }
+
+    /// Gives the room back: nothing is written.
+    pub fn give_back(mut self) {
+        self.end(Settled::Refused { guard: false });
+    }
+
+    fn end(&mut self, how: Settled) {
+        self.settled = true;
+        self.cx.ledger().settle(self, how);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.end(Settled::Unknown);
+        }
+    }
+}
+
+/// Makes this process the one that hands out a project's room, having seen all that was written before.
+async fn take_guard(cx: &Cx, project: &str) -> Result<()> {
+    let key = guard_key(project);
+    let there = |cx: &Cx| {
+        let books = cx.ledger().books.lock();
+        books.get(project).is_some_and(|book| book.guard.is_some())
+    };
+    for _ in 0..TRIES {
+        if there(cx) {
+            return Ok(());
+        }
+        let old = cx.store().get(&key).await.map_err(store_error)?;
+        let txn = match &old {
+            None => Txn::new().create(key.clone(), cx.node().to_owned()),
+            Some(entry) => Txn::new().replace(key.clone(), entry.modified, cx.node().to_owned()),
+        };
+        match cx.store().commit(txn).await {
+            Ok(at) => {
+                cx.cache().reach(at).await?;
+                let mut books = cx.ledger().books.lock();
+                let book = books.entry(project.into()).or_default();
+                if book.guard.is_none_or(|known| known < at) {
+                    book.guard = Some(at);
+                    // What was written under an earlier guard is in the cache by now, or never will be.
+                    book.taken
+                        .retain(|taken| taken.fate != Fate::Unknown || taken.guard >= at);
+                }
+                return Ok(());
+            }
+            Err(StoreError::Conflict { found, .. }) => cx.cache().reach(found).await?,
+            Err(error) => return Err(store_error(error)),
+        }
+    }
+    Err(Error::unavailable(
+        "other processes write into the project again and again; try again",
+    ))
+}
+
+fn too_much(cx: &Cx, rules: &LimitRules, project: &str, over: &[Over]) -> Error {
+    let known = cx.registry().countables();
+    let mut why = Vec::new();
+    let mut remedy = Vec::new();
+    for one in over {
+        let Some(what) = known.iter().find(|what| what.word == one.word) else {
+            continue;
+        };
+        why.push(format!(
+            "{} of {} {} are used, and this needs {} more",
+            what.shown(one.used),
+            what.shown(one.limit),
+            what.word,
+            what.shown(one.more)
+        ));
+        let needed = one.used.saturating_add(one.more);
+        remedy.push(rules.0.remedy(project, what, needed));
+    }
+    Error::quota(format!(
+        "project `{project}` has no room for it: {}",
+        why.join("; ")
+    ))
+    .hint(format!(
+        "delete or shrink something, or have the limit raised: {}",
+        remedy.join("; ")
+    ))
+}
