@@ -14,6 +14,7 @@ mod files;
 pub mod grant;
 pub mod group;
 pub mod login;
+pub mod mail;
 pub mod member;
 pub mod project;
 pub mod quota;

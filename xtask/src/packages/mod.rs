@@ -200,6 +200,12 @@ const NEEDS: &[Need] = &[
         Test,
         "has that browser trust our CA",
     ),
+    file(
+        "python3-aiosmtpd",
+        "/usr/lib/python3/dist-packages/aiosmtpd/smtp.py",
+        Test,
+        "is the mail server of the tests",
+    ),
     program(
         "socat",
         "socat",

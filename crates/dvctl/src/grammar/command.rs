@@ -389,6 +389,13 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                     .value_name("NAME")
                     .help("What --cluster calls this login [default: made from the host]"),
             )
+            .arg(
+                Arg::new("forgot")
+                    .long("forgot")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("code")
+                    .help("Have a link for a new password mailed to --user, a name or an e-mail address"),
+            )
             .after_help(
                 "Examples:\n  dvctl login https://node1.example.org:8443 --user anna\n  \
                  dvctl login https://node1.example.org:8443 --code 7K2M-9QXD\n  \
@@ -409,6 +416,13 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                     .long("remove")
                     .value_name("FACTOR")
                     .help("Take one of them away, after proving one"),
+            )
+            .arg(
+                Arg::new("mail")
+                    .long("mail")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with_all(["list", "remove"])
+                    .help("By a code that is mailed to you, when you have no second factor"),
             )
             .after_help("Examples:\n  dvctl mfa\n  dvctl mfa --list\n  dvctl mfa --remove webauthn-0192f0c1a2b34c5d"),
         "logout" => command.arg(

@@ -47,6 +47,9 @@ pub async fn login(m: &ArgMatches) -> Result<()> {
         },
         remember: m.get_flag("remember"),
     };
+    if m.get_flag("forgot") {
+        return way.forgot(word("user")).await;
+    }
     match word("code") {
         // A program without answers gets what it always got.
         Some(code) if m.get_flag("certificate") || !asker.can_ask() => {
@@ -112,6 +115,16 @@ impl Way {
         }
     }
 
+    /// Asks for a link by mail.
+    async fn forgot(&self, user: Option<&str>) -> Result<()> {
+        let user = match user {
+            Some(user) => user.to_owned(),
+            None => self.asker.plain("User name or e-mail address: ")?,
+        };
+        self.say("forgot", &json!({ "user": user })).await?;
+        self.screen.put("if there is such a user whom mail reaches, a letter is on its way: it says how to go on\n")
+    }
+
     async fn password(&mut self, user: Option<&str>) -> Result<()> {
         let user = match user {
             Some(user) => user.to_owned(),
@@ -129,6 +142,12 @@ impl Way {
                 .asker
                 .plain("Code of your app, or one on paper: ")?
                 .into();
+            answer = self.say("login", &body).await?;
+        }
+        if answer.get("state").and_then(Value::as_str) == Some("mail_code") {
+            self.screen
+                .say("This login is unlike those before: a code was sent to you by mail.");
+            body["mail_code"] = self.asker.plain("Code in the letter: ")?.into();
             answer = self.say("login", &body).await?;
         }
         self.entered(answer).await

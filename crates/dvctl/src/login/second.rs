@@ -82,8 +82,14 @@ pub async fn mfa(m: &ArgMatches, before: &Before) -> Result<()> {
     if m.get_flag("list") {
         return list(&me).await;
     }
-    let code = me.asker.plain("Code of your app, or one on paper: ")?;
-    me.say("mfa", &json!({ "code": code })).await?;
+    let body = match m.get_flag("mail") {
+        true => {
+            me.say("mfa/mail", &json!({})).await?;
+            json!({ "mail_code": me.asker.plain("Code in the letter: ")? })
+        }
+        false => json!({ "code": me.asker.plain("Code of your app, or one on paper: ")? }),
+    };
+    me.say("mfa", &body).await?;
     let Some(factor) = m.get_one::<String>("remove") else {
         return me.screen.put("your second factor is proved afresh\n");
     };

@@ -2,6 +2,8 @@
 
 use super::types::{ApiKeyStatus, State};
 use super::{ApiKey, KIND, rules, target};
+use crate::mail;
+use crate::user::User;
 use futures::future::BoxFuture;
 use model::{Kind, Result};
 use runtime::event::Severity;
@@ -34,6 +36,11 @@ impl Controller for ApiKeyController {
                         let text = "ends within 14 days: dvctl api-key rotate";
                         cx.event(&target, "api-key.expiring", text, Severity::Warning)
                             .await;
+                        if let Some(owner) = cx.get::<User>(None, &object.spec.owner) {
+                            let letter =
+                                format!("Your API key `{0}` {text} {0}\n", object.metadata.name);
+                            mail::warn(cx, &owner, "An API key ends soon", letter);
+                        }
                     }
                     State::Expired => {
                         cx.event(&target, "api-key.expired", "has ended", Severity::Warning)

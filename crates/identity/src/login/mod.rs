@@ -49,6 +49,9 @@ async fn sweep(cx: runtime::Cx) {
         if let Err(error) = risk::sweep(&cx).await {
             tracing::warn!(?error, "old histories of logins could not be forgotten");
         }
+        if let Err(error) = talk::letters::sweep(&cx).await {
+            tracing::warn!(?error, "old codes of letters could not be forgotten");
+        }
         if let Err(error) = talk::keys::sweep(&cx).await {
             tracing::warn!(?error, "unanswered challenges could not be forgotten");
         }

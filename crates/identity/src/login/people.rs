@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use model::{Error, Resource, Result, Timestamp};
 use parking_lot::Mutex;
 use runtime::audit::{LOGIN_FAILED, Note, note};
+use runtime::limit::{Caller, Limiter, Rate};
 use runtime::{Actor, ActorKind, Cx, Identities, Known, Proof, Revision, Row, Said, Talk};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -38,6 +39,8 @@ pub struct People {
     seen: Mutex<HashMap<Box<str>, Arc<Seen>>>,
     uses: mpsc::Sender<Used>,
     to_note: Mutex<Option<mpsc::Receiver<Used>>>,
+    /// Letters that were asked for, by address. A restart forgives; what one person gets is counted in the store.
+    letters: Limiter,
     /// One at a time makes the first administrator.
     pub(super) first: tokio::sync::Mutex<()>,
 }
@@ -67,6 +70,9 @@ pub(crate) enum Used {
     Refused(String, Option<IpAddr>, &'static str),
 }
 
+/// Letters that may be asked for from one address.
+const LETTERS: Rate = Rate::per_minute(10);
+
 /// What somebody is told whose proof is worth nothing: never which part.
 pub(crate) fn refused() -> Error {
     Error::unauthenticated("this login is not accepted, or has ended")
@@ -87,6 +93,7 @@ impl People {
             seen: Mutex::default(),
             uses,
             to_note: Mutex::new(Some(to_note)),
+            letters: Limiter::default(),
             first: tokio::sync::Mutex::default(),
         })
     }
@@ -107,6 +114,18 @@ impl People {
             .spawn("uses of logins", note_uses(cx.clone(), to_note));
         cx.life()
             .spawn("old login delays", super::sweep(cx.clone()));
+    }
+
+    /// Counts a letter that somebody who is not known asks for.
+    pub(super) fn may_ask(&self, cx: &Cx, from: Option<IpAddr>) -> Result<()> {
+        let Some(from) = from.map(Caller::Address) else {
+            return Ok(());
+        };
+        let at = Duration::from_millis(cx.clock().now().millis().max(0).cast_unsigned());
+        let standing = self.letters.take(LETTERS, from, at);
+        standing
+            .map(drop)
+            .map_err(|standing| standing.refusal("letters asked for from this address"))
     }
 
     /// What keeps one-time codes.

@@ -10,7 +10,7 @@ mod reset;
 mod rules;
 mod types;
 
-pub(crate) use reset::{Reset, spend as spend_reset};
+pub(crate) use reset::{Reset, make as make_reset, spend as spend_reset};
 pub(crate) use rules::{subject_key, unique_key};
 pub use types::{Theme, UserSpec, UserStatus};
 

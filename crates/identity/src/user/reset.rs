@@ -1,4 +1,4 @@
-//! A code with which a user sets a new password: given out by an administrator, good once and for an hour.
+//! A code with which a user sets a new password: given out by an administrator or sent by mail, good once and for an hour.
 //!
 //! It goes to who asked for it and nowhere else. Stored is SHA-256 of it, under a name made from the same: so it is
 //! found without looking at others.
@@ -55,6 +55,21 @@ pub(crate) async fn spend(cx: &Cx, reset: &Reset) -> Result<bool> {
     factor::remove(cx, &reset.factor).await
 }
 
+/// A new code for a user; those before are good no more.
+pub(crate) async fn make(cx: &Cx, user: &Obj<User>) -> Result<String> {
+    let mut random = [0; LETTERS];
+    cx.clock().fill(&mut random);
+    let letters = codes::letters(&random);
+    let (hash, until) = (hash(&letters), cx.clock().now().plus(LIFE));
+    let name = name(&hash);
+    factor::replace(cx, user, &name, Sort::Reset, hash, Some(until)).await?;
+    let parts: Vec<&str> = (0..LETTERS)
+        .step_by(4)
+        .map(|at| &letters[at..at + 4])
+        .collect();
+    Ok(parts.join("-"))
+}
+
 /// The stream `reset`.
 pub(super) fn open(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'static, Result<()>> {
     Box::pin(async move {
@@ -69,26 +84,10 @@ pub(super) fn open(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'s
             )));
         }
         access::manages(&cx, &request.actor, &target.name)?;
-        let mut random = [0; LETTERS];
-        cx.clock().fill(&mut random);
-        let letters = codes::letters(&random);
-        let (hash, until) = (hash(&letters), cx.clock().now().plus(LIFE));
         let asked = Note::by(&RESET_ASKED, &request.actor).about(target);
         note(&cx, asked).await?;
-        factor::replace(
-            &cx,
-            &user,
-            &name(&hash),
-            Sort::Reset,
-            hash.clone(),
-            Some(until),
-        )
-        .await?;
+        let code = make(&cx, &user).await?;
         session::end_all(&cx, &target.name, None).await?;
-        let code: Vec<&str> = (0..LETTERS)
-            .step_by(4)
-            .map(|at| &letters[at..at + 4])
-            .collect();
-        io.data(format!("{}\n", code.join("-"))).await
+        io.data(format!("{code}\n")).await
     })
 }

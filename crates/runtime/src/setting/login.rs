@@ -1,4 +1,4 @@
-//! The settings of logins: security keys, passwords that others have lost, places.
+//! The settings of logins: security keys, passwords that others have lost, places, mail.
 
 use super::known::{Known, Sort, is_origin};
 
@@ -78,6 +78,98 @@ pub static GEOIP_FILE: Known = Known {
     },
     restart_needed: false,
 };
+
+/// Which server takes our mail.
+pub static SMTP_SERVER: Known = Known {
+    name: "smtp-server",
+    doc: "The mail server that takes our letters, as `host` or `host:port` (587 when none is said): SMTP with STARTTLS, which it must offer. Empty: no mail is sent.",
+    sort: Sort::Text {
+        default: "",
+        check: server,
+    },
+    restart_needed: false,
+};
+
+/// Whom our mail is from.
+pub static SMTP_FROM: Known = Known {
+    name: "smtp-from",
+    doc: "Whom letters are from, such as `DebVisor <debvisor@example.org>`. Empty: no mail is sent.",
+    sort: Sort::Text {
+        default: "",
+        check: sender,
+    },
+    restart_needed: false,
+};
+
+/// Who we are to the mail server.
+pub static SMTP_USER: Known = Known {
+    name: "smtp-user",
+    doc: "The name that the mail server knows us by. Empty: it asks for none.",
+    sort: Sort::Text {
+        default: "",
+        check: |_| Ok(()),
+    },
+    restart_needed: false,
+};
+
+/// Where our password for the mail server is.
+pub static SMTP_SECRET: Known = Known {
+    name: "smtp-secret",
+    doc: "The secret that holds the password for `smtp-user`, as `PROJECT/NAME`.",
+    sort: Sort::Text {
+        default: "",
+        check: secret,
+    },
+    restart_needed: false,
+};
+
+/// How the mail server is known.
+pub static SMTP_CA: Known = Known {
+    name: "smtp-ca",
+    doc: "The file of the certificate authority (PEM) that the mail server is known by. Empty: those that this machine trusts.",
+    sort: Sort::Text {
+        default: "",
+        check: path,
+    },
+    restart_needed: false,
+};
+
+/// Says what is wrong with `host` or `host:port`.
+fn server(text: &str) -> Result<(), String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "587"));
+    let port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    match text.is_empty() || (port && is_host(host)) {
+        true => Ok(()),
+        false => Err("is not a host name, with `:PORT` or without".into()),
+    }
+}
+
+/// Says what is wrong with `name <address>` or an address.
+fn sender(text: &str) -> Result<(), String> {
+    let address = match text.split_once('<') {
+        Some((_, rest)) => rest.strip_suffix('>').unwrap_or_default(),
+        None => text,
+    };
+    let plain = !text.chars().any(char::is_control);
+    let parts = address.split_once('@');
+    let good = parts.is_some_and(|(who, host)| !who.is_empty() && !host.is_empty());
+    match text.is_empty() || (plain && good && !address.contains(char::is_whitespace)) {
+        true => Ok(()),
+        false => Err("is not `NAME <ADDRESS>` or an address".into()),
+    }
+}
+
+/// Says what is wrong with `project/name`.
+fn secret(text: &str) -> Result<(), String> {
+    let name = |text: &str| text.parse::<model::Name>().is_ok();
+    let good = text
+        .split_once('/')
+        .is_some_and(|(project, secret)| name(project) && name(secret));
+    match text.is_empty() || good {
+        true => Ok(()),
+        false => Err("is not PROJECT/NAME".into()),
+    }
+}
 
 /// Says what is wrong with a path; an empty one is none.
 pub(super) fn path(text: &str) -> Result<(), String> {

@@ -594,3 +594,64 @@ async fn a_login_unlike_those_before_is_on_record_and_nothing_of_it_can_be_read_
     let history = String::from_utf8_lossy(&history.unwrap().value).into_owned();
     assert!(!history.contains("programs"), "{history}");
 }
+
+#[tokio::test]
+async fn the_strictest_role_of_somebody_says_what_his_login_needs() {
+    let house = House::open().await;
+    user(&house, "bob").await;
+    let enter = async |cookie: bool| {
+        let body = json!({ "user": "bob", "password": PASSWORD, "cookie": cookie });
+        say(&house, "login", body).await.1
+    };
+    // Without any role: who has no second factor is reminded.
+    let said = enter(false).await;
+    assert_eq!(
+        (text(&said, "state"), &said["remind"]),
+        ("in", &json!(true))
+    );
+    for (role, state, remind) in [
+        ("off", "in", false),
+        ("enrolled", "in", true),
+        ("required", "enrol", false),
+    ] {
+        let made = json!({ "metadata": { "name": role }, "spec": { "allow": ["user.read"], "mfa": role } });
+        let (status, made) = house.post("/api/v1/roles", made).await;
+        assert_eq!(status, 201, "{made}");
+        let grant =
+            json!({ "metadata": { "name": role }, "spec": { "user": "bob", "role": role } });
+        let (status, made) = house.post("/api/v1/grants", grant).await;
+        assert_eq!(status, 201, "{made}");
+        let said = enter(false).await;
+        assert_eq!(
+            (text(&said, "state"), &said["remind"]),
+            (state, &json!(remind)),
+            "{role}"
+        );
+    }
+    // He can do nothing but enrol, also from a browser: its cookie lets in nowhere before.
+    let said = enter(false).await;
+    let token = text(&said, "access");
+    assert_eq!(get(&house, token, "/api/v1/users").await.0, 401);
+    let body = json!({ "user": "bob", "password": PASSWORD, "cookie": true });
+    let asked = house
+        .stranger()
+        .post(house.url("/api/v1/auth/login"))
+        .json(&body);
+    let answer = asked.send().await.unwrap();
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let (_, said) = told(answer).await;
+    let token = text(&said, "access");
+    assert!(said.get("refresh").is_none(), "{said}");
+    let whoami = async || {
+        let asked = house.stranger().get(house.url("/api/v1/whoami"));
+        told(asked.header("cookie", &cookie).send().await.unwrap())
+            .await
+            .0
+    };
+    assert_eq!(whoami().await, 401);
+    enrol(&house, token).await;
+    assert_eq!(whoami().await, 200);
+    // What it enrolled with has done its work.
+    assert_eq!(get(&house, token, "/api/v1/whoami").await.0, 401);
+}

@@ -19,6 +19,7 @@ mod house;
 mod keys;
 mod law;
 mod login;
+mod mail;
 mod pki;
 mod quota;
 mod rates;

@@ -3,6 +3,8 @@
 //! What is remembered of a user lies sealed in the store, for a year after his last login. Without a database of places
 //! these are not looked at, nor when it cannot be read: nobody is locked out by that, but it is said with each result.
 
+#[cfg(test)]
+mod made;
 mod places;
 mod rules;
 

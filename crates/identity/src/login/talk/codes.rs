@@ -5,7 +5,7 @@ use super::super::administrators;
 use super::super::people::People;
 use super::{enter, given, row, text};
 use crate::role::Mfa;
-use crate::session::Begin;
+use crate::session::{self, Begin};
 use crate::user::{self, Reset, User};
 use crate::{ADMINISTRATOR, factor};
 use model::{Error, Name, Result, What};
@@ -98,6 +98,8 @@ pub(super) async fn reset(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
         return Err(unknown());
     }
     enter::set(cx, &user, secret).await?;
+    // One that came by mail has ended nothing when it was asked for.
+    session::end_all(cx, &user.metadata.name, None).await?;
     note(cx, row(&PASSWORD_CHANGED, &user.metadata.name, talk)).await?;
     if factor::has_second(cx, &user) {
         // The code stands for the password only: now he logs in with both.

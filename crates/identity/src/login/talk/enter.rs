@@ -2,9 +2,11 @@
 
 use super::super::administrators;
 use super::super::{delay, people};
-use super::{find, given, keys, me, row, said, second, text};
+use super::second::{self, Shown};
+use super::{find, given, keys, letters, me, optional, row, said, text};
 use crate::factor::{self, Sort, breached, password};
 use crate::login::risk::{self, Level};
+use crate::mail;
 use crate::role::Mfa;
 use crate::session::{self, Begin, Refreshed};
 use crate::user::{LOCAL, User, UserStatus};
@@ -60,7 +62,10 @@ pub(super) async fn enter(
 ) -> Result<Said> {
     let name = user.metadata.name.as_str();
     let pending = begin.pending;
-    let seen = weigh(cx, talk, user, &begin).await?;
+    let seen = match weigh(cx, talk, user, &mut begin).await? {
+        Weighed::Good(seen) => seen,
+        Weighed::Asked(said) => return Ok(said),
+    };
     begin.risk = Some(seen.kept());
     let entered = row(&LOGIN_SUCCEEDED, name, talk).with("factors", json!(begin.factors));
     note(cx, seen.with(entered)).await?;
@@ -92,29 +97,54 @@ pub(super) async fn enter(
     ))
 }
 
-/// How unlike its user a login is. Refuses one that is too unlike, or that asks for more proof than was shown.
-async fn weigh(cx: &Cx, talk: &Talk, user: &Obj<User>, begin: &Begin) -> Result<risk::Seen> {
+/// What became of a login that was looked at.
+enum Weighed {
+    /// It may go on.
+    Good(risk::Seen),
+    /// A code was sent to its user.
+    Asked(Said),
+}
+
+/// How unlike its user a login is. Refuses one that is too unlike, and asks for more proof than was shown.
+async fn weigh(cx: &Cx, talk: &Talk, user: &Obj<User>, begin: &mut Begin) -> Result<Weighed> {
     let name = user.metadata.name.as_str();
     let seen = risk::look(cx, talk, user).await?;
-    let (happening, done) = match seen.risk.level() {
-        Level::Low => return Ok(seen),
-        Level::Critical => (&LOGIN_REFUSED, "refused"),
-        Level::High if !begin.mfa => (&LOGIN_REFUSED, "refused, for want of a second factor"),
-        Level::High => (&LOGIN_RISKY, "let in with a second factor"),
-        Level::Medium => (&LOGIN_RISKY, "let in"),
+    let level = seen.risk.level();
+    if level == Level::High && !begin.mfa && letters::may_stand_in(cx, user) {
+        let Some(code) = optional(talk, "mail_code") else {
+            letters::send(cx, user).await?;
+            let asked = row(&LOGIN_RISKY, name, talk);
+            risk::tell(cx, asked, user, &seen, "a code was sent by mail").await?;
+            return Ok(Weighed::Asked(Said {
+                body: json!({ "state": "mail_code" }),
+                ..Said::default()
+            }));
+        };
+        begin
+            .factors
+            .push(second::prove(cx, talk, user, Shown::Mail(code)).await?);
+        begin.mfa = true;
+    }
+    let (happening, done, refused) = match level {
+        Level::Low => return Ok(Weighed::Good(seen)),
+        Level::Critical => (&LOGIN_REFUSED, "refused", true),
+        Level::High if !begin.mfa => (&LOGIN_RISKY, "refused, for want of a second factor", true),
+        Level::High => (&LOGIN_RISKY, "let in with a second factor", false),
+        Level::Medium => (&LOGIN_RISKY, "let in", false),
     };
-    let refused = std::ptr::eq(happening, &LOGIN_REFUSED);
     let note = row(happening, name, talk);
     let note = if refused { note.failed("RISK") } else { note };
     risk::tell(cx, note, user, &seen, done).await?;
-    match refused {
-        false => Ok(seen),
-        true => Err(
-            Error::unauthenticated("this login is too unlike those before and is refused").hint(
-                "come again later from where and with what you mostly do, or ask an administrator",
-            ),
-        ),
+    if !refused {
+        return Ok(Weighed::Good(seen));
     }
+    let text = "Somebody who knows your password tried to log in from where and with what you never do, and was refused.\n\nIf it was not you, change your password: dvctl passwd\n";
+    mail::warn(cx, user, "A login was refused", text.into());
+    Err(
+        Error::unauthenticated("this login is too unlike those before and is refused").hint(
+            "come again later from where and with what you mostly do, or ask an administrator",
+        ),
+    )
 }
 
 /// Refuses a password that is none, or that others have lost, and says whether that was looked at.

@@ -3,9 +3,10 @@
 //! A challenge is 32 random bytes that the store keeps until it is answered, for five minutes and for one purpose of one
 //! user: whoever takes it out answers it, so an answer that comes a second time is worth nothing.
 
-use super::{me, optional, row, second};
+use super::{letters, me, optional, row, second};
 use crate::factor::webauthn::{self, Demand, Kept, Party, Policy, Wrong};
 use crate::factor::{self, Factor, Sort};
+use crate::mail;
 use crate::user::User;
 use model::{Error, ObjectRef, Resource, Result, Timestamp};
 use runtime::audit::{FACTOR_CLONED, FACTOR_ENROLLED, FACTOR_FAILED, note};
@@ -141,7 +142,8 @@ pub(super) async fn request(cx: &Cx, user: &Obj<User>) -> Result<Option<Value>> 
 pub(super) async fn offer(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (user, _) = me(cx, talk)?;
     Ok(Said {
-        body: json!({ "factors": second::of(cx, &user), "webauthn": request(cx, &user).await? }),
+        body: json!({ "factors": second::of(cx, &user), "webauthn": request(cx, &user).await?,
+            "mail": letters::may_stand_in(cx, &user) }),
         ..Said::default()
     })
 }
@@ -203,6 +205,15 @@ async fn copied(cx: &Cx, talk: &Talk, user: &str, factor: &Obj<Factor>) -> Resul
     );
     cx.event(&about, "factor.cloned", &message, Severity::Error)
         .await;
+    if let Some(user) = cx.get::<User>(None, user) {
+        let text = "A security key of yours was refused because its counter went back: there is a copy of it.\n\nTake it away and enrol another: dvctl mfa --list\n";
+        mail::warn(
+            cx,
+            &user,
+            "A copy of your security key was refused",
+            text.into(),
+        );
+    }
     Ok(())
 }
 

@@ -9,6 +9,8 @@
 //! | `code` | a code | what it is for |
 //! | `first` | the code of a first start, user, password | the first administrator, and tokens |
 //! | `reset` | a code, a password | tokens |
+//! | `forgot` | a name or an e-mail address | a link for a new password, by mail |
+//! | `mfa/mail` | - | a code by mail, for `mfa` |
 //! | `mfa/begin`, `mfa` | -, then a code of a second factor or the answer of a security key | the session counts as fresh |
 //! | `totp/begin`, `totp/confirm` | -, then the first code of the app | a key for the app, then codes on paper |
 //! | `webauthn/begin`, `webauthn/confirm` | -, then the key that the browser made | what to make it with, then codes on paper |
@@ -22,6 +24,7 @@
 mod codes;
 mod enter;
 pub(in crate::login) mod keys;
+pub(in crate::login) mod letters;
 mod second;
 
 use super::people::People;
@@ -48,6 +51,8 @@ pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said>
         "first" => codes::first(people, cx, talk).await,
         "reset" => codes::reset(people, cx, talk).await,
         "mfa" => second::step_up(cx, talk).await,
+        "forgot" => letters::forgot(people, cx, talk),
+        "mfa/mail" => letters::ask(cx, talk).await,
         "mfa/begin" => keys::offer(cx, talk).await,
         "webauthn/begin" => keys::begin(cx, talk).await,
         "webauthn/confirm" => keys::confirm(cx, talk).await,

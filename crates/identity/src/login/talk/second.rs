@@ -2,7 +2,7 @@
 
 use super::super::people::People;
 use super::super::{delay, people};
-use super::{Somebody, keys, me, optional, row, text};
+use super::{Somebody, keys, letters, me, optional, row, text};
 use crate::factor::{self, Sort, codes, totp};
 use crate::session::tokens::{self, Use};
 use crate::session::{self, Session};
@@ -23,13 +23,17 @@ pub(super) enum Shown<'a> {
     Code(&'a str),
     /// What a browser answers for a security key.
     Key(&'a Value),
+    /// A code that came by mail.
+    Mail(&'a str),
 }
 
 /// What a word shows for a second factor.
 pub(super) fn shown(talk: &Talk) -> Option<Shown<'_>> {
     match talk.body.get("credential") {
         Some(answer @ Value::Object(_)) => Some(Shown::Key(answer)),
-        _ => optional(talk, "code").map(Shown::Code),
+        _ => optional(talk, "code")
+            .map(Shown::Code)
+            .or_else(|| optional(talk, "mail_code").map(Shown::Mail)),
     }
 }
 
@@ -59,6 +63,14 @@ pub(super) async fn prove(
     }
     let code = match shown {
         Shown::Code(code) => code,
+        Shown::Mail(code) => {
+            if letters::prove(cx, talk, user, code).await? {
+                delay::second_right(cx, name).await?;
+                return Ok(letters::WORD);
+            }
+            return Err(Error::unauthenticated("the code is not accepted")
+                .hint("a code by mail is good for 15 minutes and three tries, and not for who has a second factor"));
+        }
         Shown::Key(answer) => {
             if keys::prove(cx, talk, user, answer).await? {
                 delay::second_right(cx, name).await?;
