@@ -68,6 +68,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .events(events)
         .part(Arc::new(lines))
         .part(Arc::new(identity::secret_backend::Backends::default()))
+        .part(Arc::new(identity::realm::ldap::Directories::default()))
         .part(Arc::new(identity::realm::oidc::Providers::default()))
         .part(Arc::new(
             runtime::SecretUsers::new(identity::secret_users()),

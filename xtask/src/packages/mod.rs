@@ -125,6 +125,30 @@ const NEEDS: &[Need] = &[
     ),
     program("openssl", "openssl", Test, "reads our OCSP and lists"),
     program(
+        "slapd",
+        "slapd",
+        Test,
+        "the directory of the tests of realms; they run it on their own configuration",
+    ),
+    program(
+        "ldap-utils",
+        "ldapmodify",
+        Test,
+        "changes the directory in the middle of a test",
+    ),
+    program(
+        "samba-ad-dc",
+        "samba",
+        Test,
+        "the Active Directory of the tests of realms",
+    ),
+    file(
+        "samba-ad-provision",
+        "/var/lib/dpkg/info/samba-ad-provision.list",
+        Test,
+        "makes the domain of that Active Directory",
+    ),
+    program(
         "mmdebstrap",
         "mmdebstrap",
         Run,

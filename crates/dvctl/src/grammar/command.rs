@@ -364,6 +364,12 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
             )
             .arg(lines_flag())
             .arg(
+                Arg::new("realm")
+                    .long("realm")
+                    .value_name("NAME")
+                    .help("The realm whose user you are, when your name alone does not say it"),
+            )
+            .arg(
                 Arg::new("remember")
                     .long("remember")
                     .action(ArgAction::SetTrue)

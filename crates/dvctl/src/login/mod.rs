@@ -46,6 +46,7 @@ pub async fn login(m: &ArgMatches) -> Result<()> {
             tokens: None,
         },
         remember: m.get_flag("remember"),
+        realm: word("realm").map(str::to_owned),
     };
     if m.get_flag("forgot") {
         return way.forgot(word("user")).await;
@@ -69,6 +70,8 @@ struct Way {
     asker: Asker,
     login: Login,
     remember: bool,
+    /// Whose user he is, when he says so.
+    realm: Option<String>,
 }
 
 impl Way {
@@ -136,6 +139,9 @@ impl Way {
 
     async fn with_password(&mut self, user: &str, password: &str) -> Result<()> {
         let mut body = json!({ "user": user, "password": password, "remember": self.remember });
+        if let Some(realm) = &self.realm {
+            body["realm"] = realm.as_str().into();
+        }
         let mut answer = self.say("login", &body).await?;
         if answer.get("state").and_then(Value::as_str) == Some("second_factor") {
             body["code"] = self

@@ -18,7 +18,12 @@ pub async fn run(s: &Session, kind: &KindDef, action: &ActionDef, m: &ArgMatches
     for flag in flags_of(&action.input, ACTION) {
         flag.take(m, &mut params)?;
     }
-    let dry = given(m, "dry-run");
+    let mut dry = given(m, "dry-run");
+    // An action that can say itself what it would change is asked that, and not only whether it may be asked.
+    if dry && action.input.pointer("/properties/dry_run").is_some() {
+        params["dry_run"] = true.into();
+        dry = false;
+    }
     if batch::meant(m, &targets) {
         let wish = batch::Wish {
             verb: &action.verb,

@@ -1,7 +1,7 @@
 //! Looks after each realm: whether its provider or directory answers, and that what has come in by it goes when it is
 //! switched off.
 
-use super::{Realm, RealmStatus, RealmType, ask};
+use super::{Realm, RealmStatus, RealmType, ask, ldap};
 use futures::future::BoxFuture;
 use model::{Condition, ConditionStatus, Kind, Resource, Result};
 use runtime::{Controller, Cx, Key, Next};
@@ -41,7 +41,7 @@ impl Controller for RealmController {
             let shutdown = cx.shutdown();
             let asked = tokio::select! {
                 () = shutdown.cancelled() => return Ok(Next::Settled),
-                asked = ask(cx, &realm) => asked,
+                asked = ask(cx, &realm, None) => asked,
             };
             let now = cx.clock().now();
             cx.set_status::<Realm>(key, |status: &mut RealmStatus| {
@@ -64,7 +64,13 @@ impl Controller for RealmController {
                 );
             })
             .await?;
-            Ok(Next::Again(if asked.is_ok() { LOOK } else { AGAIN }))
+            if asked.is_err() {
+                return Ok(Next::Again(AGAIN));
+            }
+            Ok(Next::Again(match ldap::sync_when_due(cx, &realm).await? {
+                Some(next) => next.min(LOOK),
+                None => LOOK,
+            }))
         })
     }
 }

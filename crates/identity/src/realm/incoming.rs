@@ -9,7 +9,7 @@ use super::{Realm, mapping};
 use crate::user::{self, User};
 use model::{Error, Name, ObjectRef, Result, What};
 use runtime::{Cx, Obj, Op};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// What a realm says of somebody whom it has proved.
@@ -76,18 +76,18 @@ fn promised(cx: &Cx, realm: &str, username: &str) -> Option<Arc<Obj<User>>> {
     })
 }
 
-/// Brings a user to what the realm says; `None` when somebody changed him meanwhile.
-async fn update(
+/// What must change of a user for what the realm says.
+pub(super) fn differences(
     cx: &Cx,
     realm: &Obj<Realm>,
-    user: &Arc<Obj<User>>,
+    user: &Obj<User>,
     incoming: &Incoming,
-) -> Result<Option<Arc<Obj<User>>>> {
+) -> Map<String, Value> {
     let spec = &user.spec;
-    let mut new = json!({});
+    let mut new = Map::new();
     let mut differs = |field: &str, now: Value, wanted: Value| {
         if now != wanted {
-            new[field] = wanted;
+            new.insert(field.to_owned(), wanted);
         }
     };
     let groups = mapping::groups(cx, realm, &spec.groups, &incoming.groups);
@@ -99,7 +99,18 @@ async fn update(
     if let Some(full_name) = full_name(incoming) {
         differs("full_name", json!(spec.full_name), json!(full_name));
     }
-    if new.as_object().is_some_and(|new| new.is_empty()) {
+    new
+}
+
+/// Brings a user to what the realm says; `None` when somebody changed him meanwhile.
+async fn update(
+    cx: &Cx,
+    realm: &Obj<Realm>,
+    user: &Arc<Obj<User>>,
+    incoming: &Incoming,
+) -> Result<Option<Arc<Obj<User>>>> {
+    let new = differences(cx, realm, user, incoming);
+    if new.is_empty() {
         return Ok(Some(user.clone()));
     }
     let op = Op::Patch {

@@ -22,6 +22,8 @@ use model::{
     WorkStyle, schema,
 };
 use runtime::{Cx, Obj, Op, Place, Proc, Run, Seat, Subsystem, normal};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -53,17 +55,30 @@ pub static KIND: Kind = Kind {
         Column::new("auto-create", "spec.auto_create").wide(),
         Column::new("last-reached", "status.last_reached").unit(Unit::Age),
     ],
-    actions: &[Action {
-        verb: "test",
-        doc: "Asks the provider or directory whether it is as declared.",
-        danger: Danger::None,
-        style: WorkStyle::Procedure,
-        input: schema::empty,
-        claims: &[],
-        deadline: 120,
-        event: "tested",
-        examples: &["dvctl realm test corp"],
-    }],
+    actions: &[
+        Action {
+            verb: "test",
+            doc: "Asks the provider or directory whether it is as declared.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::of::<TestInput>,
+            claims: &[],
+            deadline: 120,
+            event: "tested",
+            examples: &["dvctl realm test corp", "dvctl realm test corp --user anna"],
+        },
+        Action {
+            verb: "sync",
+            doc: "Looks up everybody of a directory again: who is gone there or disabled is let in no more and his sessions end, and groups follow. Nobody is changed when the directory does not answer to the end.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::of::<ldap::SyncInput>,
+            claims: &[],
+            deadline: 3600,
+            event: "synced",
+            examples: &["dvctl realm sync corp", "dvctl realm sync corp --dry-run"],
+        },
+    ],
     streams: &[],
     examples: &[
         "dvctl realm list",
@@ -79,36 +94,50 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     seat: Seat::Api,
     normal: normal::<Realm>,
     admit: rules::admit,
-    runs: &[(
-        "test",
-        Run::Procedure(|proc| Box::pin(async move { proc.step("ask", || test(&proc)).await })),
-    )],
+    runs: &[
+        (
+            "test",
+            Run::Procedure(|proc| Box::pin(async move { proc.step("ask", || test(&proc)).await })),
+        ),
+        ("sync", Run::Procedure(|proc| Box::pin(ldap::sync(proc)))),
+    ],
     undos: &[],
     streams: &[],
     finalizes: false,
     controllers: |_| vec![Arc::new(controller::RealmController)],
 };
 
+/// What `test` is asked.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TestInput {
+    /// Of a directory also: somebody's user name, and who that is there, in which groups.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 256))]
+    user: Option<String>,
+}
+
 async fn test(proc: &Proc) -> Result<Value> {
     let (cx, name) = (proc.cx(), &proc.target().name);
+    let input: TestInput = proc.params()?;
     let realm = cx
         .get::<Realm>(None, name)
         .ok_or_else(|| Error::not_found(format!("there is no realm `{name}`")))?;
     let token = proc.token();
     let said = tokio::select! {
         () = token.cancelled() => return Err(Error::refused("the task was cancelled")),
-        said = ask(cx, &realm) => said?,
+        said = ask(cx, &realm, input.user.as_deref()) => said?,
     };
     cx.wake(&cx.key::<Realm>(None, name));
     Ok(said)
 }
 
 /// Asks whoever is behind it.
-async fn ask(cx: &Cx, realm: &Obj<Realm>) -> Result<Value> {
+async fn ask(cx: &Cx, realm: &Obj<Realm>, user: Option<&str>) -> Result<Value> {
     match realm.spec.sort {
         RealmType::Local => Ok(json!({ "type": "local" })),
         RealmType::Oidc => oidc::test(cx, realm).await,
-        RealmType::Ldap | RealmType::Ad => ldap::test(cx, realm).await,
+        RealmType::Ldap | RealmType::Ad => ldap::test(cx, realm, user).await,
     }
 }
 

@@ -76,7 +76,7 @@ fn check(name: &str, spec: &RealmSpec) -> Vec<Violation> {
         wrong.extend(oidc::check(oidc));
     }
     if let Some(ldap) = &spec.ldap {
-        wrong.extend(ldap::check(ldap));
+        wrong.extend(ldap::check(ldap, spec.sort == RealmType::Ad));
     }
     wrong
 }

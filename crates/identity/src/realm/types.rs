@@ -1,6 +1,6 @@
 //! What a realm wants and is.
 
-use super::ldap::LdapSpec;
+use super::ldap::{LdapSpec, SyncStatus};
 use super::oidc::OidcSpec;
 use model::{Condition, Timestamp};
 use schemars::JsonSchema;
@@ -91,6 +91,9 @@ pub struct RealmStatus {
     /// How many keys its tokens may be signed with; for `oidc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<u32>,
+    /// How the last look at all its people ended; for `ldap` and `ad`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncStatus>,
     /// Generation of its spec that was seen.
     pub observed_generation: u64,
     /// `Reachable`: it answers as it is declared.

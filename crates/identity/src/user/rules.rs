@@ -129,6 +129,8 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
 /// `disable` and `enable`.
 pub(super) fn switch(draft: &mut Draft<'_>, active: bool) -> Result<()> {
     draft.spec["active"] = json!(active);
+    // What a person says of him, his directory does not take back.
+    draft.spec["suspended"] = Value::Null;
     Ok(())
 }
 

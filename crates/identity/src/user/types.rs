@@ -37,6 +37,11 @@ pub struct UserSpec {
     /// Whether he may log in. When it becomes false his sessions and open streams end within seconds.
     #[serde(default = "yes")]
     pub active: bool,
+    /// Why his directory lets him in no more; then `active` is false too, until the directory lets him in again. Set by
+    /// `dvctl realm sync`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub suspended: Option<String>,
     /// Language and region, such as `de-AT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(

@@ -2,6 +2,7 @@
 
 use super::super::administrators;
 use super::super::{delay, people};
+use super::directory::{self, Asked};
 use super::second::{self, Shown};
 use super::{find, given, keys, letters, me, optional, row, said, text};
 use crate::factor::{self, Sort, breached, password};
@@ -23,7 +24,7 @@ use std::time::Duration;
 /// `login`.
 pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
-    let user = prove(cx, talk, typed, password).await?;
+    let user = prove(cx, talk, optional(talk, "realm"), typed, password).await?;
     let mut factors = vec![Sort::Password.word()];
     let enrolled = factor::has_second(cx, &user);
     if enrolled {
@@ -153,8 +154,30 @@ pub(super) async fn fit(cx: &Cx, field: &str, password: &str, user: &str) -> Res
     breached::check(cx, field, password).await
 }
 
-/// Whose name and password these are. Names that nobody has cost the same work and count the same.
-async fn prove(cx: &Cx, talk: &Talk, typed: &str, password: &str) -> Result<Arc<Obj<User>>> {
+/// Whose name and password these are; in one realm, when that is named.
+async fn prove(
+    cx: &Cx,
+    talk: &Talk,
+    realm: Option<&str>,
+    typed: &str,
+    password: &str,
+) -> Result<Arc<Obj<User>>> {
+    let begun = tokio::time::Instant::now();
+    let proved = prove_at_once(cx, talk, realm, typed, password).await;
+    if proved.is_err() {
+        directory::hold(cx, begun).await;
+    }
+    proved
+}
+
+/// Names that nobody has cost the same work and count the same.
+async fn prove_at_once(
+    cx: &Cx,
+    talk: &Talk,
+    realm: Option<&str>,
+    typed: &str,
+    password: &str,
+) -> Result<Arc<Obj<User>>> {
     let account: String = typed
         .chars()
         .take(100)
@@ -166,11 +189,16 @@ async fn prove(cx: &Cx, talk: &Talk, typed: &str, password: &str) -> Result<Arc<
         note(cx, row(&LOGIN_LOCKED, &account, talk).failed("LOCKED")).await?;
         return Err(error);
     }
-    let hash = match &user {
-        Some(user) if user.spec.realm == LOCAL => hash_of(cx, user),
+    let asked = directory::asked(cx, realm, user.as_deref());
+    let hash = match (&user, &asked) {
+        (Some(user), Asked::Here) if user.spec.realm == LOCAL => hash_of(cx, user),
         _ => None,
     };
     let right = password::verify(password.to_owned(), hash).await?;
+    if let Asked::There(realm) = asked {
+        let typed = (account.as_str(), typed);
+        return directory::prove(cx, talk, &realm, user.as_deref(), typed, password).await;
+    }
     let why = match &user {
         Some(user) if right && user.spec.active => {
             delay::forgive(cx, &account, talk.from).await?;
@@ -181,10 +209,11 @@ async fn prove(cx: &Cx, talk: &Talk, typed: &str, password: &str) -> Result<Arc<
         None => "UNKNOWN_USER",
     };
     note(cx, row(&LOGIN_FAILED, &account, talk).failed(why)).await?;
+    directory::pretend(cx, realm, typed).await?;
     Err(wrong())
 }
 
-fn wrong() -> Error {
+pub(super) fn wrong() -> Error {
     Error::unauthenticated("the user name or the password is not accepted")
         .hint("an administrator can give you a code for a new one: dvctl user reset NAME")
 }
@@ -250,7 +279,7 @@ pub(super) async fn passwd(cx: &Cx, talk: &Talk) -> Result<Said> {
         .hint("change it there"));
     }
     let breached = fit(cx, "new", new, &user.spec.username).await?;
-    prove(cx, talk, &user.spec.username, old).await?;
+    prove(cx, talk, Some(LOCAL), &user.spec.username, old).await?;
     set(cx, &user, new).await?;
     let but = session.metadata.name.as_str();
     let ended = session::end_all(cx, &user.metadata.name, Some(but)).await?;

@@ -2,7 +2,7 @@
 //!
 //! | step | says | gets |
 //! |---|---|---|
-//! | `login` | user, password, then a code of his second factor or the answer of a security key | tokens or a cookie |
+//! | `login` | user, password, the realm when it is not clear, then a code of his second factor or the answer of a security key | tokens or a cookie |
 //! | `refresh` | the token for the next pair | the next pair |
 //! | `logout` | - | the session is gone |
 //! | `passwd` | old and new password | - |
@@ -22,6 +22,7 @@
 //! answer and nowhere else.
 
 mod codes;
+mod directory;
 mod enter;
 pub(in crate::login) mod keys;
 pub(in crate::login) mod letters;
