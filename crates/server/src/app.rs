@@ -8,7 +8,8 @@ use crate::streams::Tickets;
 use crate::{Limits, graphql};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{Error, ObjectRef, Result, Uid};
+use model::{Error, ObjectRef, Result, Uid, What};
+use parking_lot::Mutex;
 use runtime::audit::{CERTIFICATE_REFUSED, Note};
 use runtime::event::Event;
 use runtime::limit::{Class, Rates};
@@ -16,6 +17,7 @@ use runtime::{
     Actor, Admitted, Answer, Authority, Cx, Desk, Gate, Op, Request, StreamIo, Surface, Trace,
     WatchEvent,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -35,6 +37,8 @@ pub(crate) struct App {
     pub tickets: Tickets,
     /// How often everybody may ask.
     pub rates: Rates,
+    /// Who has how many WebSockets open.
+    pub sockets: Mutex<HashMap<String, usize>>,
     pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
@@ -46,6 +50,8 @@ pub(crate) struct App {
     pub closing: CancellationToken,
 }
 
+/// When it is worth trying again for another WebSocket.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Longest name of a caller's program that is kept.
 const AGENT: usize = 256;
 
@@ -64,6 +70,8 @@ pub(crate) struct Call {
     actor: Result<Actor>,
     /// What his connection holds; also what becomes of it (a WebSocket) goes on holding it.
     _place: Option<Arc<net::Place>>,
+    /// That it is about a WebSocket, which counts.
+    _socket: Option<Arc<Socket>>,
     pub surface: Surface,
 }
 
@@ -93,6 +101,7 @@ impl Call {
                 .map(|text| text.chars().take(AGENT).collect()),
             actor,
             _place: request.extensions().get().cloned(),
+            _socket: None,
             surface,
         }
     }
@@ -103,6 +112,31 @@ impl Call {
             surface,
             ..self.clone()
         }
+    }
+
+    /// The same caller with a WebSocket, which counts for as long as anybody holds this.
+    ///
+    /// # Errors
+    /// When he has too many.
+    pub(crate) fn with_socket(&self) -> Result<Call> {
+        let actor = self.actor()?;
+        let user = actor.user.unwrap_or(actor.name);
+        let most = self.app.limits.sockets_per_user;
+        let mut open = self.app.sockets.lock();
+        let count = open.entry(user.clone()).or_insert(0);
+        if *count >= most {
+            return Err(Error::new(
+                What::Quota(Some(AGAIN)),
+                format!("`{user}` has {most} WebSockets open, and no more may be"),
+            )
+            .hint("close some, or watch several kinds over one"));
+        }
+        *count += 1;
+        let app = self.app.clone();
+        Ok(Call {
+            _socket: Some(Arc::new(Socket { app, user })),
+            ..self.clone()
+        })
     }
 
     /// Who asks; an error when a certificate is not accepted.
@@ -314,6 +348,24 @@ impl Call {
         request.user_agent.clone_from(&self.agent);
         request.trace = self.trace.clone();
         Ok(request)
+    }
+}
+
+/// One WebSocket of a user.
+struct Socket {
+    app: Arc<App>,
+    user: String,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut open = self.app.sockets.lock();
+        if let Some(count) = open.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.user);
+            }
+        }
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Limits {
     pub connections_per_uid: usize,
     /// Open connections from one address (an IPv6 address counts as its /64).
     pub connections_per_address: usize,
+    /// WebSockets that one user may have open, through all his sessions and keys.
+    pub sockets_per_user: usize,
     /// Time for the TLS handshake.
     pub handshake: Duration,
     /// Time for the head of a request, and how long a connection is kept on which nothing is asked and answered.
@@ -44,6 +46,7 @@ impl Default for Limits {
             local_connections: 1024,
             connections_per_uid: 64,
             connections_per_address: 512,
+            sockets_per_user: 100,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(15),
             body: Duration::from_secs(30),

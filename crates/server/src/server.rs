@@ -75,6 +75,7 @@ impl Builder {
                 metrics: Arc::new(Metrics::default()),
                 tickets: Tickets::new(),
                 rates: Default::default(),
+                sockets: Default::default(),
                 graphql: graphql::schema(&registry)?,
                 openapi: to_bytes(openapi(&registry), "the OpenAPI description")?,
                 registry: to_bytes(registry.to_json(), "the registry")?,

@@ -34,7 +34,7 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         .map(|name| crate::object_key(kind, project, name))
         .and_then(|key| cx.cache().row(kind, &key));
     let personal = personal(declared, &request.op, &params);
-    let about = named(&declared.spec, &params["spec"]);
+    let about = named(&declared.spec, &params["spec"]).or_else(|| owner(&params));
     let mut shown = params.clone();
     mask(&mut shown, &personal);
     let mut tags = vec![Tag::Soc2, Tag::Iso27001];
@@ -206,8 +206,11 @@ fn personal(declared: &Declared, op: &Op, params: &Value) -> Vec<String> {
             places(&declared.spec, &params["spec"], "/spec", &mut out);
             for name in ["name", "display_name"] {
                 let place = format!("/metadata/{name}");
-                let there = declared.has_personal && params.pointer(&place).is_some();
+                let there = op.kind() == PERSON && params.pointer(&place).is_some();
                 out.extend(there.then_some(place));
+            }
+            if owner(params).is_some() {
+                out.push(OWNER.to_owned());
             }
         }
         Op::Act { verb, .. } => {
@@ -223,6 +226,16 @@ fn personal(declared: &Declared, op: &Op, params: &Value) -> Vec<String> {
         _ => {}
     }
     out
+}
+
+/// Where a body names what an object belongs to.
+const OWNER: &str = "/metadata/owner/name";
+
+/// The person that an object is to belong to.
+fn owner(params: &Value) -> Option<String> {
+    let kind = params.pointer("/metadata/owner/kind")?;
+    let name = params.pointer(OWNER)?.as_str()?;
+    (kind == PERSON).then(|| name.to_owned())
 }
 
 /// The first person that a spec names.

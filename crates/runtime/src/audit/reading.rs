@@ -22,6 +22,8 @@ use store::streams::Record;
 
 /// Rows that are read in one go.
 const PART: u64 = 1000;
+/// Who lists more rows than this reads the trail out, and that is on record.
+const MUCH: u64 = 1000;
 /// Most rows that one list shows.
 const MOST: u64 = 100_000;
 
@@ -236,6 +238,15 @@ pub(super) fn rows(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'s
         )
         .await?;
         let limit = wanted.limit.unwrap_or(50).clamp(1, MOST) as usize;
+        if limit as u64 > MUCH {
+            // As much is an export by another name.
+            let read_out = Note::by(&EXPORTED, &request.actor)
+                .request(&request.request_id, &crate::Trace::default())
+                .about(&request.target)
+                .with("decrypt", true)
+                .with("limit", limit);
+            note(&cx, read_out).await?;
+        }
         let mut found: VecDeque<Bytes> = VecDeque::new();
         let mut at = to;
         // The newest are wanted: backwards, part by part.

@@ -803,7 +803,7 @@ mod tests {
     async fn an_intent_is_durable_before_its_change_also_behind_a_batch_that_writes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let trail = opened(dir.path()).await;
-        let store = Sqlite::open(&dir.path().join("store")).unwrap();
+        let store = Sqlite::open(dir.path().join("store")).unwrap();
         trail.share(&store).unwrap();
         trail
             .keep(Row::default(), Durable::WithChange)

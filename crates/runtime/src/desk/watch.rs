@@ -50,6 +50,7 @@ impl Desk {
         let eyes = Eyes::new(self, admitted.request(), kind, project.clone());
         let cache = self.cx.cache().clone();
         let stop = self.cx.shutdown();
+        let within = project.clone();
         let search = query.search.map(|s| s.to_lowercase());
         let picks = move |row: &Row| {
             eyes.see(row)
@@ -70,7 +71,7 @@ impl Desk {
         };
         let first: Vec<Arc<Row>> = match after {
             Some(_) => Vec::new(),
-            None => cache.rows(kind, None),
+            None => cache.rows(kind, within.as_deref()),
         };
         Ok(Box::pin(stream! {
             for row in first {

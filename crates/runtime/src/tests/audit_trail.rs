@@ -382,6 +382,20 @@ async fn done(cx: &Cx, verb: &str, params: Value) -> Value {
     row.unwrap().value().unwrap()
 }
 
+/// A list of everything is an export by another name.
+#[tokio::test]
+async fn a_long_list_is_on_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cx, kept) = start_with_chain(dir.path()).await;
+    for (limit, notes) in [(1000, 0), (1001, 1)] {
+        shown(&cx, "rows", json!({ "limit": limit })).await;
+        let rows = kept.last(100).await;
+        let exported = rows.iter().filter(|r| r.action == "audit.exported");
+        assert_eq!(exported.count(), notes, "{limit}");
+    }
+    cx.life().stop(std::time::Duration::from_secs(5)).await;
+}
+
 #[tokio::test]
 async fn the_chain_is_verified_anchored_and_erased_as_an_object() {
     let dir = tempfile::tempdir().unwrap();

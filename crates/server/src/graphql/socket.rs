@@ -37,6 +37,7 @@ pub(super) async fn upgrade(call: Call, request: Request<Body>) -> Outcome {
             Some(format!("ask with Sec-WebSocket-Protocol: {NAME}")),
         ));
     }
+    let call = call.with_socket()?;
     let upgrade = socket::accept(request).await?.protocols([NAME]);
     Ok(upgrade.on_upgrade(move |socket| serve(call, socket)))
 }

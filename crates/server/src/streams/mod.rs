@@ -95,6 +95,7 @@ pub(crate) async fn answer(
         return write(call, admitted, request.into_body()).await;
     }
     if socket::wanted(&request) {
+        let call = call.with_socket()?;
         return socket::upgrade(request, move |socket| duplex(call, admitted, socket)).await;
     }
     if stream.way != Way::Read {

@@ -199,6 +199,7 @@ pub(crate) async fn answer(call: Call, request: Request<Body>) -> Outcome {
         .collect();
     let events = open(&call, wanted)?;
     if socket::wanted(&request) {
+        let call = call.with_socket()?;
         return socket::upgrade(request, move |socket| serve_socket(call, socket, events)).await;
     }
     Ok(serve_sse(call, events))

@@ -185,6 +185,35 @@ async fn events_are_of_what_one_may_read() {
     );
 }
 
+/// However many connections he has, and whatever the sockets are for.
+#[tokio::test]
+async fn a_user_has_so_many_sockets_and_no_more() {
+    let few = Limits {
+        sockets_per_user: 2,
+        ..limits()
+    };
+    let house = House::with(few).await;
+    let watch = "/api/v1/watch?kind=lamp";
+    let one = crate::watch::socket(&house, "/graphql", GRAPH)
+        .await
+        .unwrap();
+    let two = crate::watch::socket(&house, watch, None).await.unwrap();
+    let third = crate::watch::socket(&house, watch, None).await;
+    let Err(tokio_tungstenite::tungstenite::Error::Http(refused)) = third else {
+        panic!("a third one");
+    };
+    assert_eq!(refused.status().as_u16(), 429);
+    drop((one, two));
+    let again = async {
+        while crate::watch::socket(&house, watch, None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again)
+        .await
+        .expect("the places are given back");
+}
+
 /// What a connection has become goes on holding its place.
 #[tokio::test]
 async fn a_socket_holds_its_place() {
@@ -243,7 +272,7 @@ async fn probes_are_on_record() {
         .collect();
     assert_eq!(seen[0], ("bob", Some("b"), 0), "{rows:?}");
     // What follows within the minute is counted.
-    assert_eq!(seen[1..], [("bob", Some("b"), 1)], "{rows:?}");
+    assert_eq!(seen[1..], [("bob", Some("b"), 2)], "{rows:?}");
 }
 
 /// His name, address and program stand in the rows of his sessions as well.
