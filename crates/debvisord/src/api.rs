@@ -45,6 +45,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     let events = Events::new(Arc::new(FileLog::open(&streams.join("events")).await?));
     let (rules, access) = identity::access::parts();
     let people = People::new();
+    let pins = Arc::new(identity::pin::Pins::default());
     let authority = Ca::open_in(
         CaConfig {
             folder: state.join("pki"),
@@ -78,6 +79,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(access)
         .part(identity::quota::part())
         .part(people.part())
+        .part(pins.clone())
         .part(Arc::new(AuditTrail::new(trail.clone())))
         .part(trail.clone())
         .part(Arc::new(AnchorCarrier(Arc::new(Syslog))))
@@ -94,6 +96,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     identity::role::make_built_in(&cx).await?;
     identity::realm::make_local(&cx).await?;
     people.start(&cx, authority.clone());
+    cx.life().spawn("pins", pins.follow(cx.clone()));
     cx.life().spawn("access rules", rules.follow(cx.clone()));
     setting::make(&cx).await?;
     let renewed = runtime::renew_secrets(&cx).await;

@@ -41,6 +41,11 @@ pub(crate) fn read_secret(path: &Path) -> Result<Option<String>> {
 
 /// Replaces a file in one step, on disk when it returns.
 pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
+    write_bytes(path, text.as_bytes(), mode)
+}
+
+/// Like [`write`], for what is no text.
+pub(crate) fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let draft = path.with_extension("new");
     let put = || -> std::io::Result<()> {
         let _ = fs::remove_file(&draft);
@@ -49,7 +54,7 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
             .create_new(true)
             .mode(mode)
             .open(&draft)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&draft, path)?;
         match path.parent() {

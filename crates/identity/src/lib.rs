@@ -16,6 +16,7 @@ pub mod group;
 pub mod login;
 pub mod mail;
 pub mod member;
+pub mod pin;
 pub mod project;
 pub mod quota;
 pub mod realm;
@@ -59,6 +60,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &ca::kind::SUBSYSTEM,
     &acme::SUBSYSTEM,
     &certificate::SUBSYSTEM,
+    &pin::SUBSYSTEM,
 ];
 
 /// Whose copies of secrets this crate's kinds speak for.

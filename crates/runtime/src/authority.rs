@@ -88,6 +88,9 @@ pub trait Authority: Send + Sync {
     fn document(&self, path: &str, body: Option<&[u8]>) -> Option<Result<Document>>;
     /// The CA's own certificate.
     fn ca(&self) -> CaCertificate;
+    /// The CAs whose certificates of clients are taken, the present one first; one more while it is rotated. The value
+    /// changes when it is.
+    fn trusted(&self) -> watch::Receiver<Arc<Vec<CaCertificate>>>;
     /// Who holds a certificate whose chain TLS has verified already. Refuses an ended or revoked one. Cheap: called
     /// for each request.
     fn holder(&self, leaf: &[u8]) -> Result<Holder>;

@@ -158,13 +158,15 @@ impl Server {
         let mut accepting = JoinSet::new();
         if !listeners.https.is_empty() {
             let alpn: [&[u8]; 2] = [b"h2", b"http/1.1"];
-            let tls = net::config(&*app.authority, ClientCertificate::Optional, &alpn)?;
+            let tls = net::Tls::new(app.authority.clone(), ClientCertificate::Optional, &alpn)?;
+            let tls = Arc::new(tls);
             for listener in listeners.https {
                 accepting.spawn(http.clone().tls(listener, tls.clone()));
             }
         }
         if !listeners.grpc.is_empty() {
-            let tls = net::config(&*app.authority, ClientCertificate::Required, &[b"h2"])?;
+            let tls = net::Tls::new(app.authority.clone(), ClientCertificate::Required, &[b"h2"])?;
+            let tls = Arc::new(tls);
             let grpc = Acceptor::new(doors, grpc::service(app.clone())?);
             for listener in listeners.grpc {
                 accepting.spawn(grpc.clone().tls(listener, tls.clone()));

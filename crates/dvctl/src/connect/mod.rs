@@ -5,6 +5,7 @@ mod http;
 mod logins;
 mod place;
 mod socket;
+mod successor;
 mod tls;
 mod tokens;
 

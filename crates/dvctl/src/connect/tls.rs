@@ -14,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use url::Url;
 
 /// Host and port of a URL that a login can have.
@@ -82,7 +83,12 @@ fn config(login: &Login) -> Result<ClientConfig> {
 pub async fn connect(login: &Login) -> Result<Box<dyn Wire>> {
     let (host, port) = address(&login.url)?;
     let config = config(login)?;
-    handshake(&login.url, &host, port, config).await
+    let tls = handshake(&login.url, &host, port, config).await?;
+    let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    if let Some(new) = super::successor::find(&login.ca, shown) {
+        super::successor::follow(login, &new);
+    }
+    Ok(Box::new(tls))
 }
 
 async fn handshake(
@@ -90,7 +96,7 @@ async fn handshake(
     host: &str,
     port: u16,
     config: ClientConfig,
-) -> Result<Box<dyn Wire>> {
+) -> Result<TlsStream<TcpStream>> {
     let unreachable = |e: std::io::Error| {
         Failure::unreachable(format!("cannot reach {url}: {e}"))
             .hint("check the address, the port, and that the server is up")
@@ -101,7 +107,7 @@ async fn handshake(
     _ = tcp.set_nodelay(true);
     let name = ServerName::try_from(host.to_owned())
         .map_err(|e| Failure::usage(format!("`{host}` is not a host: {e}")))?;
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+    tokio_rustls::TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
         .map_err(|e| {
@@ -119,8 +125,7 @@ async fn handshake(
             } else {
                 failure
             }
-        })?;
-    Ok(Box::new(tls))
+        })
 }
 
 /// A certificate authority as a server presents it.
@@ -163,12 +168,12 @@ pub async fn look(url: &str) -> Result<SeenCa> {
 }
 
 /// Whether a certificate is a self-issued authority.
-fn is_ca(der: &[u8]) -> bool {
+pub(super) fn is_ca(der: &[u8]) -> bool {
     x509_parser::parse_x509_certificate(der)
         .is_ok_and(|(_, cert)| cert.is_ca() && cert.issuer() == cert.subject())
 }
 
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(der: &[u8]) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
     let mut out = String::from("-----BEGIN CERTIFICATE-----\n");

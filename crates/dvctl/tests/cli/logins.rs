@@ -266,3 +266,46 @@ async fn a_program_gets_a_certificate_for_a_code_as_ever() {
     assert!(far.saved().get("tokens").is_none());
     assert!(far.plain(&["whoami"]).ok().contains("administrator"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_that_the_pinned_one_vouches_for_takes_its_place_and_no_other() {
+    let far = Far::open().await;
+    let code = far
+        .house
+        .ca
+        .make_code(&far.house.ca.account())
+        .unwrap()
+        .code;
+    far.login(&["--code", &code], &[]).ok();
+    let before = far.saved();
+    let until = model::Timestamp::from_millis(i64::MAX / 2);
+    far.house.ca.prepare("test").unwrap();
+    far.house.ca.switch("test", until).unwrap();
+    // The login goes on and its owner is told, once.
+    let told = far.plain(&["whoami"]);
+    assert!(told.ok().contains("administrator"));
+    assert!(
+        told.err.contains("which is pinned now") && told.err.contains("log in again"),
+        "{}",
+        told.err
+    );
+    assert_eq!(far.saved()["ca"], far.house.ca.ca().pem);
+    let again = far.plain(&["whoami"]);
+    assert!(
+        again.ok().contains("administrator") && again.err.is_empty(),
+        "{}",
+        again.err
+    );
+    // Retired, it takes its certificates along.
+    far.house.ca.retire(false).unwrap();
+    assert_ne!(far.plain(&["whoami"]).code, 0);
+    // Who was away all the time finds nobody who vouches.
+    std::fs::write(far.file(), before.to_string()).unwrap();
+    let away = far.plain(&["whoami"]);
+    assert!(
+        away.code != 0 && away.err.contains("pinned CA"),
+        "{}",
+        away.err
+    );
+    assert_eq!(far.saved()["ca"], before["ca"]);
+}

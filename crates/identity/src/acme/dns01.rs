@@ -1,13 +1,17 @@
 //! Makes and removes the TXT records of dns-01, at a name server by RFC 2136 or at Cloudflare.
 
-use super::client;
 use super::rfc2136::Server;
 use super::types::{Dns, DnsProvider};
+use super::{client, dns};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::{Error, Result};
+use runtime::Cx;
+use runtime::resilience::Dependency;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -68,36 +72,91 @@ fn server(dns: &Dns) -> Result<Server> {
     })
 }
 
-/// Makes the records and waits until they are seen.
-pub(super) async fn publish(dns: &Dns, records: &[Record], now: u64) -> Result<()> {
+/// Makes the records and waits until they are seen where the zone is served.
+pub(super) async fn publish(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<()> {
     match dns.provider {
         DnsProvider::Rfc2136 => {
             let server = server(dns)?;
-            server.update(records, true, now).await?;
-            let end = Instant::now() + VISIBLE;
-            for record in records {
-                while !server.shows(record).await? {
-                    if Instant::now() > end {
-                        return Err(Error::unavailable(format!(
-                            "{} does not show {} although it took the update",
-                            server.at, record.name
-                        )));
-                    }
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            }
-            Ok(())
+            let known = server.dependency(cx);
+            // The same record twice is one record.
+            known
+                .call(|| server.update(records, true, seconds(cx)))
+                .await?;
+            seen(&known, &[server.at], records).await
         }
-        DnsProvider::Cloudflare => Cloudflare::new(dns, CLOUDFLARE)?.publish(records).await,
+        DnsProvider::Cloudflare => {
+            let cloudflare = Cloudflare::new(cx, dns, CLOUDFLARE)?;
+            let servers = cloudflare.publish(records).await?;
+            let servers = addresses(&servers, 53).await?;
+            seen(&cloudflare.name_servers, &servers, records).await
+        }
     }
 }
 
 /// Removes the records; those that are gone are no error.
-pub(super) async fn withdraw(dns: &Dns, records: &[Record], now: u64) -> Result<()> {
+pub(super) async fn withdraw(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<()> {
     match dns.provider {
-        DnsProvider::Rfc2136 => server(dns)?.update(records, false, now).await,
-        DnsProvider::Cloudflare => Cloudflare::new(dns, CLOUDFLARE)?.withdraw(records).await,
+        DnsProvider::Rfc2136 => {
+            let server = server(dns)?;
+            let known = server.dependency(cx);
+            known
+                .call(|| server.update(records, false, seconds(cx)))
+                .await
+        }
+        DnsProvider::Cloudflare => {
+            Cloudflare::new(cx, dns, CLOUDFLARE)?
+                .withdraw(records)
+                .await
+        }
     }
+}
+
+fn seconds(cx: &Cx) -> u64 {
+    cx.clock().now().millis().max(0) as u64 / 1000
+}
+
+/// Where the servers of a zone are.
+pub(super) async fn addresses(servers: &[String], port: u16) -> Result<Vec<SocketAddr>> {
+    let mut out = Vec::new();
+    for server in servers {
+        let found = tokio::net::lookup_host((server.as_str(), port)).await;
+        // One address each is enough: they show the same.
+        out.extend(found.ok().and_then(|mut found| found.next()));
+    }
+    match out.is_empty() {
+        false => Ok(out),
+        true => Err(Error::unavailable(format!(
+            "none of the zone's name servers can be found: {}",
+            servers.join(", ")
+        ))),
+    }
+}
+
+/// Waits until every server shows every record, at most 60 s.
+pub(super) async fn seen(
+    known: &Dependency,
+    servers: &[SocketAddr],
+    records: &[Record],
+) -> Result<()> {
+    let end = Instant::now() + VISIBLE;
+    for at in servers {
+        for record in records {
+            while !known
+                .call(|| dns::shows(*at, &record.name, &record.value))
+                .await?
+            {
+                if Instant::now() > end {
+                    return Err(Error::unavailable(format!(
+                        "{at} does not show {} although the update was taken {} s ago",
+                        record.name,
+                        VISIBLE.as_secs()
+                    )));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Cloudflare's API, version 4.
@@ -106,19 +165,38 @@ pub(super) struct Cloudflare {
     url: String,
     token: String,
     zone: String,
+    api: Arc<Dependency>,
+    name_servers: Arc<Dependency>,
 }
 
 impl Cloudflare {
-    pub(super) fn new(dns: &Dns, url: &str) -> Result<Cloudflare> {
+    pub(super) fn new(cx: &Cx, dns: &Dns, url: &str) -> Result<Cloudflare> {
         Ok(Cloudflare {
-            http: client::http(None)?,
+            http: client::http(cx, None)?,
             url: url.to_owned(),
             token: dns.secret.clone().unwrap_or_default(),
             zone: dns.zone.clone(),
+            api: cx.dependencies().named("Cloudflare"),
+            name_servers: cx
+                .dependencies()
+                .named(&format!("name servers of {}", dns.zone)),
         })
     }
 
     async fn ask(&self, method: reqwest::Method, path: &str, body: Option<Value>) -> Result<Value> {
+        let ask = || self.once(method.clone(), path, body.clone());
+        match method {
+            reqwest::Method::POST => self.api.once(ask()).await,
+            _ => self.api.call(ask).await,
+        }
+    }
+
+    async fn once(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.url))
@@ -150,11 +228,14 @@ impl Cloudflare {
         })
     }
 
-    async fn zone(&self) -> Result<String> {
+    /// Its id, and the servers that answer for it.
+    async fn zone(&self) -> Result<(String, Vec<String>)> {
         let path = format!("/zones?name={}", self.zone);
         let found = self.ask(reqwest::Method::GET, &path, None).await?;
+        let servers = found[0]["name_servers"].as_array().into_iter().flatten();
+        let servers = servers.filter_map(|s| s.as_str().map(str::to_owned));
         match found[0]["id"].as_str() {
-            Some(id) => Ok(id.to_owned()),
+            Some(id) => Ok((id.to_owned(), servers.collect())),
             None => Err(Error::refused(format!(
                 "Cloudflare knows no zone {}",
                 self.zone
@@ -176,8 +257,9 @@ impl Cloudflare {
             .collect())
     }
 
-    pub(super) async fn publish(&self, records: &[Record]) -> Result<()> {
-        let zone = self.zone().await?;
+    /// Makes the records; answers who must show them.
+    pub(super) async fn publish(&self, records: &[Record]) -> Result<Vec<String>> {
+        let (zone, servers) = self.zone().await?;
         for record in records {
             if !self.find(&zone, record).await?.is_empty() {
                 continue;
@@ -187,11 +269,11 @@ impl Cloudflare {
             let path = format!("/zones/{zone}/dns_records");
             self.ask(reqwest::Method::POST, &path, Some(body)).await?;
         }
-        Ok(())
+        Ok(servers)
     }
 
     pub(super) async fn withdraw(&self, records: &[Record]) -> Result<()> {
-        let zone = self.zone().await?;
+        let (zone, _) = self.zone().await?;
         for record in records {
             for id in self.find(&zone, record).await? {
                 let path = format!("/zones/{zone}/dns_records/{id}");

@@ -5,6 +5,7 @@
 //! the present certificate as it is, and no TXT record.
 
 mod client;
+mod dns;
 mod dns01;
 mod http01;
 pub(crate) mod order;
@@ -114,7 +115,8 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         if spec.provider != Provider::Custom {
             return wrong("directory_ca", "only a custom provider takes it");
         }
-        client::http(spec.directory_ca.as_deref())?;
+        client::http(draft.cx(), spec.directory_ca.as_deref())
+            .map_err(|e| Error::field("spec.directory_ca", e.to_string()))?;
     }
     for (n, contact) in spec.contact.iter().enumerate() {
         let parts = contact.split_once('@');
@@ -180,7 +182,7 @@ async fn register(proc: &Proc) -> Result<Value> {
         terms_of_service_agreed: true,
         only_return_existing: false,
     };
-    let (made, credentials) = client::builder(spec)?
+    let (made, credentials) = client::builder(proc.cx(), spec)?
         .create(&wanted, spec.url().to_owned(), external.as_ref())
         .await
         .map_err(client::said(spec))?;

@@ -65,7 +65,7 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
     let challenge = spec.challenge;
     let url: String = proc.step("order", || order(cx, &name, &spec.names)).await?;
     let tasks: Vec<Task> = proc
-        .step("challenges", || tasks(&owner, &url, challenge))
+        .step("challenges", || tasks(cx, &owner, &url, challenge))
         .await?;
     let mut made = Made {
         account: name.clone(),
@@ -105,7 +105,7 @@ async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
             ),
         ));
     }
-    let known = client::open(&account.spec).await?;
+    let known = client::open(cx, &account.spec).await?;
     orders.push(now);
     cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
         status.orders.clone_from(&orders);
@@ -127,9 +127,14 @@ fn sort(challenge: Challenge) -> ChallengeType {
 }
 
 /// What is still to be shown.
-async fn tasks(owner: &AcmeAccountSpec, url: &str, challenge: Challenge) -> Result<Vec<Task>> {
+async fn tasks(
+    cx: &Cx,
+    owner: &AcmeAccountSpec,
+    url: &str,
+    challenge: Challenge,
+) -> Result<Vec<Task>> {
     let said = client::said(owner);
-    let known = client::open(owner).await?;
+    let known = client::open(cx, owner).await?;
     let mut order = known.order(url.to_owned()).await.map_err(&said)?;
     let mut all = order.authorizations();
     let mut out = Vec::new();
@@ -159,10 +164,6 @@ async fn tasks(owner: &AcmeAccountSpec, url: &str, challenge: Challenge) -> Resu
     Ok(out)
 }
 
-fn seconds(cx: &Cx) -> u64 {
-    cx.clock().now().millis().max(0) as u64 / 1000
-}
-
 async fn publish(cx: &Cx, made: &Made) -> Result<()> {
     let account = account(cx, &made.account)?;
     let Some(dns) = &account.spec.dns else {
@@ -171,10 +172,10 @@ async fn publish(cx: &Cx, made: &Made) -> Result<()> {
             made.account
         )));
     };
-    let published = dns01::publish(dns, &made.records, seconds(cx)).await;
+    let published = dns01::publish(cx, dns, &made.records).await;
     if published.is_err() {
         // A step that fails leaves nothing.
-        let _ = dns01::withdraw(dns, &made.records, seconds(cx)).await;
+        let _ = dns01::withdraw(cx, dns, &made.records).await;
     }
     published
 }
@@ -184,7 +185,7 @@ async fn withdraw(cx: &Cx, made: &Made) -> Result<()> {
         .ok()
         .and_then(|a| a.spec.dns.clone());
     match dns {
-        Some(dns) => dns01::withdraw(&dns, &made.records, seconds(cx)).await,
+        Some(dns) => dns01::withdraw(cx, &dns, &made.records).await,
         None => Ok(()),
     }
 }
@@ -198,7 +199,7 @@ async fn validate(
     tasks: &[Task],
 ) -> Result<()> {
     let said = client::said(owner);
-    let known = client::open(owner).await?;
+    let known = client::open(cx, owner).await?;
     let _listener = match challenge {
         Challenge::Http01 if !tasks.is_empty() => {
             let answers: HashMap<String, String> = tasks
@@ -263,7 +264,7 @@ async fn finish(proc: &Proc, owner: &AcmeAccountSpec, url: &str) -> Result<Value
     let mut params = CertificateParams::new(spec.names.clone()).map_err(broken)?;
     params.distinguished_name = DistinguishedName::new();
     let request = params.serialize_request(&key).map_err(broken)?;
-    let known = client::open(owner).await?;
+    let known = client::open(proc.cx(), owner).await?;
     let mut order = known.order(url.to_owned()).await.map_err(&said)?;
     order.finalize_csr(request.der()).await.map_err(&said)?;
     let chain = order.poll_certificate(&POLL).await.map_err(&said)?;
@@ -278,7 +279,7 @@ pub(crate) async fn revoke(
 ) -> Result<()> {
     use crate::ca::Reason;
     let owner = account(cx, spec.account.as_deref().unwrap_or_default())?;
-    let known = client::open(&owner.spec).await?;
+    let known = client::open(cx, &owner.spec).await?;
     let chain = spec.chain.as_deref().unwrap_or_default();
     let (ders, _) = crate::certificate::material::read(chain)?;
     let der = ders.into_iter().next().unwrap_or_default();

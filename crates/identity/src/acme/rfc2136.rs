@@ -1,18 +1,16 @@
-//! Dynamic updates of a DNS zone (RFC 2136) signed by TSIG (RFC 8945, HMAC-SHA256), over TCP.
+//! Dynamic updates of a DNS zone (RFC 2136) signed by TSIG (RFC 8945, HMAC-SHA256), over TCP. An answer counts only when
+//! it is signed by the same key over our own signature: nobody in between can say that an update was taken.
 
+use super::dns::{self, name};
 use super::dns01::{Record, TTL};
 use model::{Error, Result};
 use ring::hmac;
+use runtime::Cx;
+use runtime::resilience::Dependency;
 use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use std::sync::Arc;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const TXT: u16 = 16;
 const SOA: u16 = 6;
-const TSIG: u16 = 250;
-const IN: u16 = 1;
 const NONE: u16 = 254;
 const ANY: u16 = 255;
 /// How far clocks may be apart, in seconds.
@@ -26,14 +24,25 @@ pub(super) struct Server {
     pub key: Vec<u8>,
 }
 
+/// A signed question: its bytes, and the signature that the answer's is made over.
+struct Signed {
+    message: Vec<u8>,
+    mac: Vec<u8>,
+}
+
 impl Server {
-    /// Adds or removes records.
+    /// Its breaker and retries.
+    pub fn dependency(&self, cx: &Cx) -> Arc<Dependency> {
+        cx.dependencies().named(&format!("name server {}", self.at))
+    }
+
+    /// Adds or removes records. `now` in seconds since 1970, by the wall clock.
     pub async fn update(&self, records: &[Record], add: bool, now: u64) -> Result<()> {
         let id: u16 = rand::random();
-        let message = self.message(id, records, add, now)?;
-        let answer = self.ask(&message).await?;
+        let signed = self.message(id, records, add, now)?;
+        let answer = dns::ask(self.at, &signed.message).await?;
         let word = match answer.get(3).map(|b| b & 0x0f) {
-            Some(0) => return Ok(()),
+            Some(0) => return self.believe(&answer, &signed, now),
             Some(1) => "it could not read the update",
             Some(2) => "it failed",
             Some(5) => "it refused: may this key update this name?",
@@ -49,29 +58,55 @@ impl Server {
         )))
     }
 
-    /// Whether a record is there.
-    pub async fn shows(&self, record: &Record) -> Result<bool> {
-        let mut message = head(rand::random(), 0, [1, 0, 0, 0]);
-        message.extend(name(&record.name)?);
-        message.extend([TXT, IN].map(u16::to_be_bytes).concat());
-        let answer = self.ask(&message).await?;
-        let value = record.value.as_bytes();
-        Ok(answer.windows(value.len()).any(|w| w == value))
+    /// Whether it is the key's holder who says that the update was taken.
+    fn believe(&self, answer: &[u8], asked: &Signed, now: u64) -> Result<()> {
+        let wrong = |why: &str| {
+            Error::refused(format!(
+                "the name server {} says that it took the update of {}, and {why}: somebody in between may have said so",
+                self.at, self.zone
+            ))
+        };
+        let Some(tsig) = dns::signature(answer) else {
+            return Err(wrong("does not sign that"));
+        };
+        let mut signed = (asked.mac.len() as u16).to_be_bytes().to_vec();
+        signed.extend(&asked.mac);
+        signed.extend(&answer[..tsig.at]);
+        // As it was before it was signed: its own id, and one record less.
+        signed[2 + asked.mac.len()..][..2].copy_from_slice(&tsig.id);
+        let more = u16::from_be_bytes([answer[10], answer[11]]).saturating_sub(1);
+        signed[2 + asked.mac.len() + 10..][..2].copy_from_slice(&more.to_be_bytes());
+        signed.extend(name(&self.key_name)?);
+        signed.extend(ANY.to_be_bytes());
+        signed.extend([0; 4]);
+        signed.extend(name("hmac-sha256")?);
+        signed.extend(tsig.time);
+        signed.extend(tsig.fudge.to_be_bytes());
+        signed.extend(tsig.rest);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.key);
+        if hmac::verify(&key, &signed, tsig.mac).is_err() {
+            return Err(wrong("its signature is not of our key"));
+        }
+        let said = tsig.time.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+        match said.abs_diff(now) <= u64::from(tsig.fudge.min(FUDGE)) {
+            true => Ok(()),
+            false => Err(wrong("its signature is of another time")),
+        }
     }
 
     /// A whole signed update.
-    fn message(&self, id: u16, records: &[Record], add: bool, now: u64) -> Result<Vec<u8>> {
-        let mut message = head(id, 5 << 11, [1, 0, records.len() as u16, 0]);
+    fn message(&self, id: u16, records: &[Record], add: bool, now: u64) -> Result<Signed> {
+        let mut message = dns::head(id, 5 << 11, [1, 0, records.len() as u16, 0]);
         message.extend(name(&self.zone)?);
-        message.extend([SOA, IN].map(u16::to_be_bytes).concat());
+        message.extend([SOA, dns::IN].map(u16::to_be_bytes).concat());
         for record in records {
             let text = record.value.as_bytes();
             let (class, ttl) = match add {
-                true => (IN, TTL),
+                true => (dns::IN, TTL),
                 false => (NONE, 0),
             };
             message.extend(name(&record.name)?);
-            message.extend([TXT, class].map(u16::to_be_bytes).concat());
+            message.extend([dns::TXT, class].map(u16::to_be_bytes).concat());
             message.extend(ttl.to_be_bytes());
             message.extend((text.len() as u16 + 1).to_be_bytes());
             message.push(text.len() as u8);
@@ -96,77 +131,15 @@ impl Server {
         data.extend(id.to_be_bytes());
         data.extend([0; 4]);
         message.extend(key_name);
-        message.extend([TSIG, ANY].map(u16::to_be_bytes).concat());
+        message.extend([dns::TSIG, ANY].map(u16::to_be_bytes).concat());
         message.extend([0; 4]);
         message.extend((data.len() as u16).to_be_bytes());
         message.extend(data);
         // One additional record: the signature.
         message[11] = 1;
-        Ok(message)
-    }
-
-    async fn ask(&self, message: &[u8]) -> Result<Vec<u8>> {
-        let talk = async {
-            let mut stream = TcpStream::connect(self.at).await?;
-            let mut framed = (message.len() as u16).to_be_bytes().to_vec();
-            framed.extend(message);
-            stream.write_all(&framed).await?;
-            let length = stream.read_u16().await?;
-            let mut answer = vec![0; usize::from(length)];
-            stream.read_exact(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        let down = |why: String| {
-            Error::unavailable(format!(
-                "the name server {} does not answer: {why}",
-                self.at
-            ))
-        };
-        let answer = tokio::time::timeout(PATIENCE, talk)
-            .await
-            .map_err(|_| down("it took too long".into()))?
-            .map_err(|e| down(e.to_string()))?;
-        match answer.len() >= 12 && answer[..2] == message[..2] {
-            true => Ok(answer),
-            false => Err(down("its answer is not one to our question".into())),
-        }
-    }
-}
-
-fn head(id: u16, flags: u16, counts: [u16; 4]) -> Vec<u8> {
-    let mut out = [id, flags].map(u16::to_be_bytes).concat();
-    out.extend(counts.map(u16::to_be_bytes).concat());
-    out
-}
-
-/// A name as DNS writes it, in lower case.
-fn name(text: &str) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    for label in text.trim_end_matches('.').split('.') {
-        if label.is_empty() || label.len() > 63 {
-            return Err(Error::refused(format!("`{text}` is not a DNS name")));
-        }
-        out.push(label.len() as u8);
-        out.extend(label.to_ascii_lowercase().bytes());
-    }
-    out.push(0);
-    match out.len() <= 255 {
-        true => Ok(out),
-        false => Err(Error::refused(format!(
-            "`{text}` is longer than a DNS name"
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        assert_eq!(name("A.b.").unwrap(), b"\x01a\x01b\x00");
-        for bad in ["", ".", "a..b", &"x".repeat(64), &"abc.".repeat(70)] {
-            assert!(name(bad).is_err(), "{bad}");
-        }
+        Ok(Signed {
+            message,
+            mac: mac.as_ref().to_vec(),
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Against a real Pebble and a real BIND, and Cloudflare's answers as its documentation has them.
 
+use super::dns;
 use super::dns01::{Cloudflare, Record};
 use super::rfc2136::Server;
 use super::*;
@@ -275,6 +276,11 @@ async fn http_01_is_ordered_shown_renewed_and_kept_when_the_provider_is_down() {
     );
     assert!(is(&kept, State::Valid) && kept.spec.chain == second.spec.chain);
     assert!(house.ca.panel().is_some());
+    let standings = house.cx.dependencies().standings();
+    let provider = standings
+        .iter()
+        .find(|s| s.name == "ACME provider 127.0.0.1");
+    assert!(provider.is_some_and(|s| s.failures > 0), "{standings:?}");
     assert_eq!(account(&house, |_| true).await.orders.len(), 2);
 }
 
@@ -370,9 +376,10 @@ async fn a_name_server_refuses_a_wrong_key_and_names_outside() {
     };
     let good = record("_acme-challenge.a.example.test");
     server(42).update(&good, true, now).await.unwrap();
-    assert!(server(42).shows(&good[0]).await.unwrap());
+    let shows = || dns::shows(world.dns, &good[0].name, &good[0].value);
+    assert!(shows().await.unwrap());
     server(42).update(&good, false, now).await.unwrap();
-    assert!(!server(42).shows(&good[0]).await.unwrap());
+    assert!(!shows().await.unwrap());
     for (key, name, time) in [
         (1, "a.example.test", now),
         (42, "a.example.org", now),
@@ -386,11 +393,77 @@ async fn a_name_server_refuses_a_wrong_key_and_names_outside() {
     }
 }
 
+/// Who stands in between and says "taken" is not believed: without a signature, with that of another answer, or changed.
+#[tokio::test]
+async fn an_answer_counts_only_with_the_signature_of_our_key() {
+    let Some(world) = World::open().await else {
+        return;
+    };
+    let between = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        at: between.local_addr().unwrap(),
+        zone: "example.test".into(),
+        key_name: "acme.".into(),
+        key: TSIG.to_vec(),
+    };
+    let behind = world.dns;
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(async move {
+        let mut before = Vec::new();
+        for round in 0..4 {
+            let (mut stream, _) = between.accept().await.unwrap();
+            let length = stream.read_u16().await.unwrap();
+            let mut asked = vec![0; usize::from(length)];
+            stream.read_exact(&mut asked).await.unwrap();
+            let mut answer = dns::ask(behind, &asked).await.unwrap();
+            let fresh = answer.clone();
+            match round {
+                0 => {}
+                1 => {
+                    let at = dns::signature(&answer).unwrap().at;
+                    answer.truncate(at);
+                    answer[11] = 0;
+                }
+                2 => {
+                    answer.clone_from(&before);
+                    answer[..2].copy_from_slice(&asked[..2]);
+                }
+                _ => answer[2] ^= 0x04,
+            }
+            before = fresh;
+            let mut framed = (answer.len() as u16).to_be_bytes().to_vec();
+            framed.extend(answer);
+            stream.write_all(&framed).await.unwrap();
+        }
+    });
+    let now = runtime::Clock::now(&runtime::SystemClock).millis() as u64 / 1000;
+    for (n, wanted) in [
+        None,
+        Some("does not sign"),
+        Some("not of our key"),
+        Some("not of our key"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let record = [Record {
+            name: format!("_acme-challenge.b{n}.example.test"),
+            value: "value-1".into(),
+        }];
+        let said = server.update(&record, true, now).await;
+        match (said, wanted) {
+            (Ok(()), None) => {}
+            (Err(error), Some(wanted)) if error.to_string().contains(wanted) => {}
+            (other, wanted) => panic!("{n}: {other:?} {wanted:?}"),
+        }
+    }
+}
+
 /// What Cloudflare answers, in the order in which it is asked.
 const CONTRACT: &[(&str, &str)] = &[
     (
         "GET /zones?name=example.test ",
-        r#"{"success":true,"errors":[],"result":[{"id":"z1","name":"example.test"}]}"#,
+        r#"{"success":true,"errors":[],"result":[{"id":"z1","name":"example.test","name_servers":["localhost"]}]}"#,
     ),
     (
         "GET /zones/z1/dns_records?type=TXT&name=_acme-challenge.example.test ",
@@ -402,7 +475,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ),
     (
         "GET /zones?name=example.test ",
-        r#"{"success":true,"errors":[],"result":[{"id":"z1","name":"example.test"}]}"#,
+        r#"{"success":true,"errors":[],"result":[{"id":"z1","name":"example.test","name_servers":["localhost"]}]}"#,
     ),
     (
         "GET /zones/z1/dns_records?type=TXT&name=_acme-challenge.example.test ",
@@ -442,12 +515,13 @@ async fn cloudflare_is_asked_as_its_contract_says() {
         key_name: None,
         secret: Some("token-1".into()),
     };
-    let cloudflare = Cloudflare::new(&dns, &format!("http://{at}")).unwrap();
+    let house = real().await;
+    let cloudflare = Cloudflare::new(&house.cx, &dns, &format!("http://{at}")).unwrap();
     let records = [Record {
         name: "_acme-challenge.example.test".into(),
         value: "value-1".into(),
     }];
-    cloudflare.publish(&records).await.unwrap();
+    assert_eq!(cloudflare.publish(&records).await.unwrap(), ["localhost"]);
     cloudflare.withdraw(&records).await.unwrap();
     let error = cloudflare.publish(&records).await.unwrap_err();
     assert!(

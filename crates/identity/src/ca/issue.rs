@@ -3,10 +3,12 @@
 use super::der::{element, nest, oid, tag};
 use model::{Error, Result, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CrlDistributionPoint,
-    CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CidrSubnet,
+    CrlDistributionPoint, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SerialNumber,
+    SubjectPublicKeyInfo,
 };
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// How long the CA is good for: ten years.
@@ -32,12 +34,24 @@ pub(crate) struct Pair {
     pub key: KeyPair,
 }
 
-/// A new self-signed CA.
-pub(crate) fn authority(cluster: &str, now: Timestamp) -> Result<Pair> {
+/// Where what a leaf carries is published: the URL of `/pki`, and the generation of the CA.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub base: &'a str,
+    pub id: &'a str,
+}
+
+/// A new self-signed CA; the first generation is number 1. Each has a name of its own.
+pub(crate) fn authority(cluster: &str, number: usize, now: Timestamp) -> Result<Pair> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)
         .map_err(failed("make a key for the CA"))?;
-    let mut params = blank(&format!("DebVisor Internal CA ({cluster})"), now, CA_LIFE);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let name = match number {
+        1 => format!("DebVisor Internal CA ({cluster})"),
+        _ => format!("DebVisor Internal CA ({cluster}) {number}"),
+    };
+    let mut params = blank(&name, now, CA_LIFE);
+    // One below it: the CA that takes its place, or that of another region.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params
         .self_signed(&key)
@@ -49,12 +63,60 @@ pub(crate) fn authority(cluster: &str, now: Timestamp) -> Result<Pair> {
     })
 }
 
+/// A certificate and its DER.
+pub(crate) struct Signed {
+    pub certificate: String,
+    pub der: Vec<u8>,
+}
+
+/// A CA that another one signs.
+pub(crate) struct Below<'a> {
+    /// Its common name.
+    pub name: &'a str,
+    /// Its public key: a whole SubjectPublicKeyInfo, DER.
+    pub key: &'a [u8],
+    /// The DNS names, with all below them, that it may speak for, and no address; `None`: for all.
+    pub names: Option<&'a [String]>,
+}
+
+/// The certificate of another CA, signed by ours until then. None may be below it.
+pub(crate) fn cross(
+    issuer: &Issuer<'_, KeyPair>,
+    below: &Below<'_>,
+    now: Timestamp,
+    until: Timestamp,
+) -> Result<Signed> {
+    let life = Duration::from_millis((until.millis() - now.millis()).max(0) as u64);
+    let mut params = blank(below.name, now, life.min(CA_LIFE));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    if let Some(names) = below.names {
+        let all = |ip: IpAddr| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(ip, 0));
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: names.iter().cloned().map(GeneralSubtree::DnsName).collect(),
+            excluded_subtrees: vec![
+                all(Ipv4Addr::UNSPECIFIED.into()),
+                all(Ipv6Addr::UNSPECIFIED.into()),
+            ],
+        });
+    }
+    let key = SubjectPublicKeyInfo::from_der(below.key).map_err(failed("read the key of a CA"))?;
+    let certificate = params
+        .signed_by(&key, issuer)
+        .map_err(failed("sign another CA"))?;
+    Ok(Signed {
+        certificate: certificate.pem(),
+        der: certificate.der().to_vec(),
+    })
+}
+
 /// A server certificate for these DNS names and IP addresses.
 pub(crate) fn server(
     issuer: &Issuer<'_, KeyPair>,
     names: &[String],
     now: Timestamp,
-    published_at: Option<&str>,
+    published_at: Option<At<'_>>,
 ) -> Result<Pair> {
     let key = KeyPair::generate().map_err(failed("make a key for the server"))?;
     let mut params = blank("DebVisor", now, SERVER_LIFE);
@@ -79,7 +141,7 @@ pub(crate) fn client(
     csr: &str,
     account: &str,
     now: Timestamp,
-    published_at: Option<&str>,
+    published_at: Option<At<'_>>,
 ) -> Result<(String, Timestamp)> {
     let mut request = CertificateSigningRequestParams::from_pem(csr).map_err(|e| {
         Error::field(
@@ -118,7 +180,7 @@ pub(crate) fn service(
     ask: &Ask<'_>,
     key: &KeyPair,
     now: Timestamp,
-    published_at: Option<&str>,
+    published_at: Option<At<'_>>,
 ) -> Result<(String, Vec<u8>)> {
     let mut params = blank("", now, ask.life);
     let mut name = DistinguishedName::new();
@@ -157,11 +219,13 @@ fn alternatives(names: &[String]) -> Result<Vec<rcgen::SanType>> {
 }
 
 /// What every leaf carries: who signed it, and where its revocation can be looked up.
-fn leaf(params: &mut CertificateParams, published_at: Option<&str>) {
+fn leaf(params: &mut CertificateParams, published_at: Option<At<'_>>) {
     params.use_authority_key_identifier_extension = true;
-    let Some(base) = published_at else { return };
+    let Some(At { base, id }) = published_at else {
+        return;
+    };
     params.crl_distribution_points = vec![CrlDistributionPoint {
-        uris: vec![format!("{base}/ca.crl")],
+        uris: vec![format!("{base}/{id}.crl")],
     }];
     let access = |last: u32, file: &str| {
         let uri = format!("{base}/{file}");
@@ -172,7 +236,10 @@ fn leaf(params: &mut CertificateParams, published_at: Option<&str>) {
         nest(tag::SEQUENCE, &parts)
     };
     // authorityInfoAccess: OCSP, and the CA's certificate.
-    let content = nest(tag::SEQUENCE, &[access(1, "ocsp"), access(2, "ca.crt")]);
+    let content = nest(
+        tag::SEQUENCE,
+        &[access(1, "ocsp"), access(2, &format!("{id}.crt"))],
+    );
     let oid = [1, 3, 6, 1, 5, 5, 7, 1, 1];
     params
         .custom_extensions

@@ -3,6 +3,8 @@
 //! **Invariant.** Its key never leaves the pki folder, and nothing here signs: certificates are asked for with the kind
 //! `certificate`, logins with a code.
 
+use super::federate::{self, FederateParams, OfferParams};
+use super::rotate::{self, RetireParams, RotateParams};
 use super::{Ca, Reason};
 use futures::future::BoxFuture;
 use model::{
@@ -75,6 +77,55 @@ pub static KIND: Kind = Kind {
             event: "log-verified",
             examples: &["dvctl ca verify-log internal"],
         },
+        Action {
+            verb: "rotate",
+            doc: "Makes a new CA that takes the place of the present one. The new one is signed by the present one, too, and both are trusted for a while: who trusts the present one goes on without noticing. The server's certificate and those of services are made anew at once, and no connection is dropped. Logins by certificate must be made anew before the time is over.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Procedure,
+            input: schema::of::<RotateParams>,
+            claims: &["authorities"],
+            deadline: 900,
+            event: "rotated",
+            examples: &[
+                "dvctl ca rotate internal",
+                "dvctl ca rotate internal --overlap-days 0",
+            ],
+        },
+        Action {
+            verb: "retire",
+            doc: "Ends the trust in the CAs before the present one: what they signed is refused from now on, also on open connections, and their keys are erased. It is done by itself when their time is over.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Procedure,
+            input: schema::of::<RetireParams>,
+            claims: &["authorities"],
+            deadline: 300,
+            event: "retired",
+            examples: &["dvctl ca retire internal"],
+        },
+        Action {
+            verb: "offer",
+            doc: "Gives a token for another region: our CA and the DNS names that we speak for, signed by it. There, `ca federate` takes it.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::of::<OfferParams>,
+            claims: &[],
+            deadline: 60,
+            event: "offered",
+            examples: &["dvctl ca offer internal --names eu.example.org"],
+        },
+        Action {
+            verb: "federate",
+            doc: "Signs the CA of another region below ours, for the DNS names that are given and no others, and for no login. Who trusts our CA then believes that region's servers, for those names.",
+            danger: Danger::Disrupts,
+            style: WorkStyle::Procedure,
+            input: schema::of::<FederateParams>,
+            claims: &["authorities"],
+            deadline: 60,
+            event: "federated",
+            examples: &[
+                "dvctl ca federate internal --token TOKEN --fingerprint 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 --names us.example.org",
+            ],
+        },
     ],
     streams: &[],
     examples: &[
@@ -100,6 +151,47 @@ pub struct RevokeParams {
     pub reason: Reason,
 }
 
+/// How one generation stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It signs.
+    #[default]
+    Current,
+    /// It is trusted on beside the present one.
+    Trusted,
+    /// What it signed is refused.
+    Retired,
+}
+
+/// One generation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuthorityStatus {
+    /// What its documents are called: `/pki/ca-2.crt`, `/pki/ca-2.crl`.
+    pub id: String,
+    /// Its name.
+    pub subject: String,
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// How it stands.
+    pub state: Standing,
+    /// Until when it is, or was, trusted.
+    pub until: Option<Timestamp>,
+}
+
+/// A region whose CA is below ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FederatedStatus {
+    /// What it calls itself.
+    pub region: String,
+    /// The DNS names that it may speak for, with all below them.
+    pub names: Vec<String>,
+    /// SHA-256 of its CA, hex.
+    pub fingerprint: String,
+    /// SHA-256 of its CA as ours has signed it, hex: `ca revoke` this one to end it.
+    pub signed: String,
+}
+
 /// What the CA is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -113,6 +205,10 @@ pub struct CaStatus {
     /// When it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
+    /// All generations, the present one first.
+    pub authorities: Vec<AuthorityStatus>,
+    /// Regions whose CA is below ours.
+    pub federated: Vec<FederatedStatus>,
     /// How many certificates are refused before their time.
     pub revoked: u64,
     /// How many lines the issuance log has.
@@ -121,7 +217,7 @@ pub struct CaStatus {
     pub log_head: String,
     /// Generation of its spec that was seen.
     pub observed_generation: u64,
-    /// `LogIntact`: what the last look at the issuance log found.
+    /// `LogIntact`: what the last look at the issuance log found. `Rotated`: until when the one before is trusted.
     pub conditions: Vec<Condition>,
 }
 
@@ -145,8 +241,34 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
                 Box::pin(async move { proc.step("verify", || verify(&proc)).await })
             }),
         ),
+        (
+            "rotate",
+            Run::Procedure(|proc| Box::pin(rotate::rotate(proc))),
+        ),
+        (
+            "offer",
+            Run::Procedure(|proc| {
+                Box::pin(async move { proc.step("offer", || federate::offer(&proc)).await })
+            }),
+        ),
+        (
+            "federate",
+            Run::Procedure(|proc| {
+                Box::pin(async move { proc.step("federate", || federate::federate(&proc)).await })
+            }),
+        ),
+        (
+            "retire",
+            Run::Procedure(|proc| {
+                Box::pin(async move {
+                    let params: RetireParams = proc.params()?;
+                    let retire = || rotate::retire(proc.cx(), params.due);
+                    proc.step("retire", retire).await
+                })
+            }),
+        ),
     ],
-    undos: &[],
+    undos: &[&rotate::ABANDON],
     streams: &[],
     finalizes: false,
     controllers: |_| vec![Arc::new(Look)],
@@ -268,26 +390,70 @@ impl Controller for Look {
             if broken.is_some() {
                 say(cx, broken).await?;
             }
-            let (subject, not_after) = match x509_parser::parse_x509_certificate(&public.der) {
-                Ok((_, parsed)) => (
-                    parsed.subject().to_string(),
-                    Some(Timestamp::from_millis(
-                        parsed.validity().not_after.timestamp() * 1000,
-                    )),
-                ),
-                Err(_) => (String::new(), None),
+            let authorities = ca.authorities();
+            let (subject, not_after) = match authorities.first() {
+                Some(first) => (first.subject.clone(), first.until),
+                None => (String::new(), None),
             };
             let revoked = ca.revoked_count() as u64;
+            let known = ca.clone();
+            let federated = off(move || known.federated()).await?;
+            let revoked_ones = |signed: &str| ca.revocation(signed).is_some();
+            let federated: Vec<_> = federated
+                .into_iter()
+                .filter(|one| !revoked_ones(&one.signed))
+                .map(|one| FederatedStatus {
+                    region: one.region,
+                    names: one.names,
+                    fingerprint: one.fingerprint,
+                    signed: one.signed,
+                })
+                .collect();
+            let now = cx.clock().now();
+            let overlap = authorities
+                .iter()
+                .filter(|a| a.state == Standing::Trusted)
+                .filter_map(|a| a.until)
+                .max();
+            let due = authorities
+                .iter()
+                .any(|a| a.state == Standing::Trusted && a.until.is_some_and(|at| at <= now));
             cx.set_status::<CaKind>(key, |status| {
                 status.subject.clone_from(&subject);
                 status.fingerprint.clone_from(&public.fingerprint);
                 status.certificate.clone_from(&public.pem);
                 status.not_after = not_after;
+                status.authorities.clone_from(&authorities);
+                status.federated.clone_from(&federated);
+                match overlap {
+                    Some(until) => {
+                        let message = format!(
+                            "the CA before this one is trusted until {until}; logins by certificate that it signed must be made anew before: `dvctl login`"
+                        );
+                        let kept = ConditionStatus::True;
+                        Condition::set(&mut status.conditions, "Rotated", kept, "Overlap", &message, now);
+                    }
+                    None => {
+                        Condition::clear(&mut status.conditions, "Rotated");
+                    }
+                }
                 status.revoked = revoked;
                 status.log_lines = lines;
                 status.log_head.clone_from(&head);
             })
             .await?;
+            if let (true, Some(target)) = (due, runtime::object_ref(key)) {
+                let op = Op::Act {
+                    target,
+                    verb: "retire".into(),
+                    params: json!({ "due": true }),
+                };
+                match cx.submit(op, KIND.name).await {
+                    // Another task works on it and may have done it when it ends.
+                    Err(error) if error.retryable() => {}
+                    other => drop(other?),
+                }
+            }
             Ok(Next::Again(Duration::from_secs(60)))
         })
     }

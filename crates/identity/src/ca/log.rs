@@ -41,6 +41,9 @@ pub struct Line {
     /// Its serial number, hex; empty for a certificate that is not ours.
     #[serde(default)]
     pub serial: String,
+    /// The generation of the CA that signed it; empty for the first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ca: String,
     /// Whom it is for.
     #[serde(default)]
     pub subject: String,
@@ -62,8 +65,8 @@ pub(crate) struct Log {
     count: u64,
     /// The first line that does not fit, when there is one.
     broken: Option<u64>,
-    /// Serial numbers by fingerprint.
-    serials: HashMap<String, Vec<u8>>,
+    /// Serial numbers and generations by fingerprint.
+    serials: HashMap<String, (Vec<u8>, String)>,
     /// Which serial numbers are ours.
     ours: HashMap<Vec<u8>, String>,
 }
@@ -111,7 +114,8 @@ impl Log {
     fn know(&mut self, line: &Line) {
         if let (What::Issued, Ok(serial)) = (line.what, hex::decode(&line.serial)) {
             self.ours.insert(serial.clone(), line.fingerprint.clone());
-            self.serials.insert(line.fingerprint.clone(), serial);
+            let ca = (serial, line.ca.clone());
+            self.serials.insert(line.fingerprint.clone(), ca);
         }
     }
 
@@ -151,7 +155,14 @@ impl Log {
 
     /// The serial number of a certificate of ours.
     pub fn serial(&self, fingerprint: &str) -> Option<&[u8]> {
-        self.serials.get(fingerprint).map(Vec::as_slice)
+        self.serials.get(fingerprint).map(|(serial, _)| &**serial)
+    }
+
+    /// Whether a certificate was signed by this generation.
+    pub fn is_by(&self, fingerprint: &str, id: &str) -> bool {
+        self.serials
+            .get(fingerprint)
+            .is_some_and(|(_, ca)| ca == id || ca.is_empty() && id == super::generation::FIRST)
     }
 
     /// The fingerprint of the certificate with this serial number.
@@ -197,6 +208,7 @@ mod tests {
             what: What::Issued,
             fingerprint: hex::encode([n; 32]),
             serial: hex::encode([n; 16]),
+            ca: String::new(),
             subject: "CN=x".into(),
             names: vec!["x".into()],
             not_after: None,

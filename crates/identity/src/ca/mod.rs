@@ -3,6 +3,11 @@
 //! | file | mode | is |
 //! |---|---|---|
 //! | `ca.pem`, `ca.key` | 0644, 0600 | the CA, ECDSA P-384, ten years; the key sealed with the store's key |
+//! | `ca-2.pem`, `ca-2.key`, ... | 0644, 0600 | the CA that took its place, and so on |
+//! | `ca-2.cross.pem` | 0644 | it, signed by the one before |
+//! | `ca.crl` | 0644 | the last revocation list of one that is retired |
+//! | `federated.json` | 0600 | CAs of other regions that ours has signed, and for which names |
+//! | `authorities.json` | 0600 | which of them signs, which are still trusted |
 //! | `server.pem`, `server.key` | 0644, 0600 | what the listeners show, 90 days, replaced with 30 days left |
 //! | `revoked` | 0600 | fingerprints that are refused although their time has not come |
 //! | `issued.log` | 0600 | what was signed and revoked, chained by hashes |
@@ -12,23 +17,32 @@
 //! a half-lost CA is an error that says what to do.
 
 mod der;
+mod federate;
+#[cfg(test)]
+mod federate_tests;
+mod generation;
 mod issue;
 pub mod kind;
 pub mod log;
 mod ocsp;
 mod publish;
 mod revoked;
+mod rotate;
+#[cfg(test)]
+mod rotate_tests;
 #[cfg(test)]
 mod tests;
 
 use crate::files;
 use crate::login::Codes;
 use crate::{ADMINISTRATOR, Now};
+use generation::{FIRST, Generations, One, Standing};
 pub use issue::Ask;
+use issue::At;
 use log::{Line, Log, What};
 use model::{Error, Result, Timestamp};
-use parking_lot::Mutex;
-use rcgen::{Issuer, KeyPair};
+use parking_lot::{Mutex, RwLock};
+use rcgen::KeyPair;
 use revoked::Revoked;
 pub use revoked::{Reason, Revocation};
 use runtime::{Authority, CaCertificate, Document, Holder, Issued, LoginCode, Seal, TlsIdentity};
@@ -67,14 +81,13 @@ pub struct Surroundings {
 pub struct Ca {
     config: CaConfig,
     around: Surroundings,
-    public: CaCertificate,
-    issuer: Issuer<'static, KeyPair>,
+    standing: RwLock<Arc<Standing>>,
+    generations: Mutex<Generations>,
+    trusted: watch::Sender<Arc<Vec<CaCertificate>>>,
     shown: watch::Sender<Arc<TlsIdentity>>,
     panel: watch::Sender<Option<Arc<TlsIdentity>>>,
     revoked: Revoked,
     log: Mutex<Log>,
-    made: Mutex<Option<publish::Made>>,
-    responder: ocsp::Responder,
     codes: Mutex<Codes>,
 }
 
@@ -96,64 +109,51 @@ impl Ca {
     pub fn open_in(config: CaConfig, around: Surroundings) -> Result<Arc<Ca>> {
         files::folder(&config.folder)?;
         let now = (config.now)();
-        let (pem_at, key_at) = (config.folder.join("ca.pem"), config.folder.join("ca.key"));
-        let (pem, key) = match (files::read(&pem_at)?, read_key(&key_at, &around)?) {
-            (Some(pem), Some(key)) => (pem, key),
-            // The key is written first: a key without a certificate is a first start that was cut short.
-            (None, _) => {
-                let made = issue::authority(&config.cluster, now)?;
-                let key = made.key.serialize_pem();
-                write_key(&key_at, &key, &around)?;
-                files::write(&pem_at, &made.certificate, 0o644)?;
-                tracing::info!(
-                    fingerprint = fingerprint(&made.der),
-                    "the internal CA was made"
-                );
-                (made.certificate, key)
-            }
-            (Some(_), None) => {
-                return Err(Error::refused(format!(
-                    "{} is missing beside {}",
-                    key_at.display(),
-                    pem_at.display()
-                ))
-                .hint("restore ca.key from a backup; or move the pki folder away to start with a new CA, and let every client log in anew"));
-            }
-        };
-        let der = der_of(&pem)
-            .next()
-            .ok_or_else(|| broken("ca.pem", "it holds no certificate"))?;
-        let key = KeyPair::from_pem(&key).map_err(|e| broken("ca.key", e))?;
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(&der).map_err(|e| broken("ca.pem", e))?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(broken("ca.key", "it is not the key of ca.pem"));
-        }
-        let responder = publish::responder(&der, &key)?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|e| broken("ca.pem", e))?;
-        let public = CaCertificate {
-            fingerprint: fingerprint(&der),
-            der,
-            pem,
-        };
+        let generations = Generations::read(&config.folder)?;
+        let standing = Standing::open(&config, &around, &generations)?;
         let mut log = Log::open(&config.folder)?;
-        let shown = match load_server(&config, &around, &public, now)? {
+        let shown = match load_server(&config, &around, &standing, now)? {
             Some(shown) => shown,
-            None => make_server(&config, &around, &issuer, &public, &mut log, now)?,
+            None => make_server(&config, &around, &standing, &mut log, now)?,
         };
         Ok(Arc::new(Ca {
             revoked: Revoked::open(&config.folder)?,
             codes: Mutex::new(Codes::open(config.folder.join("codes.json"))?),
-            public,
-            issuer,
+            trusted: watch::Sender::new(rotate::trusted(&standing)),
+            standing: RwLock::new(Arc::new(standing)),
+            generations: Mutex::new(generations),
             shown: watch::Sender::new(Arc::new(shown)),
             panel: watch::Sender::new(None),
             log: Mutex::new(log),
-            made: Mutex::new(None),
-            responder,
             around,
             config,
         }))
+    }
+
+    /// How the generations stand.
+    fn standing(&self) -> Arc<Standing> {
+        self.standing.read().clone()
+    }
+
+    /// The generation that signs.
+    fn current(&self) -> Arc<One> {
+        self.standing().current.clone()
+    }
+
+    /// The name of the CA that signs, as certificates say who issued them.
+    pub(crate) fn name(&self) -> String {
+        self.current().name.clone()
+    }
+
+    fn load(&self, id: &str, retired: bool) -> Result<One> {
+        One::open(&self.config.folder, &self.around, id, retired, || {
+            Err(broken(&format!("{id}.pem"), "it is missing"))
+        })
+    }
+
+    /// Where what a generation signs says that it is published.
+    fn at<'a>(&'a self, one: &'a One) -> Option<At<'a>> {
+        at(&self.around, one)
     }
 
     /// Replaces the server certificate when less than 30 days are left. Says whether it did.
@@ -163,14 +163,8 @@ impl Ca {
             return Ok(false);
         }
         let mut log = self.log.lock();
-        let fresh = make_server(
-            &self.config,
-            &self.around,
-            &self.issuer,
-            &self.public,
-            &mut log,
-            now,
-        )?;
+        let standing = self.standing();
+        let fresh = make_server(&self.config, &self.around, &standing, &mut log, now)?;
         drop(log);
         tracing::info!(not_after = %fresh.not_after, "the server certificate was renewed");
         self.shown.send_replace(Arc::new(fresh));
@@ -224,6 +218,7 @@ impl Ca {
             time: now,
             what: What::Revoked,
             serial: serial.unwrap_or_default(),
+            ca: String::new(),
             fingerprint,
             subject: String::new(),
             names: Vec::new(),
@@ -240,10 +235,12 @@ impl Ca {
     /// Signs a certificate for a service; answers leaf and CA, PEM.
     pub fn issue(&self, ask: &Ask<'_>, key: &KeyPair) -> Result<String> {
         let now = (self.config.now)();
-        let at = self.around.published_at.as_deref();
-        let (pem, der) = issue::service(&self.issuer, ask, key, now, at)?;
-        note(&mut self.log.lock(), &der, now)?;
-        Ok(format!("{pem}{}", self.public.pem))
+        let standing = self.standing();
+        let one = &standing.current;
+        let (pem, der) = issue::service(one.signer()?, ask, key, now, self.at(one))?;
+        note(&mut self.log.lock(), &der, now, &one.id)?;
+        let cross = standing.cross().map(|der| pem_of(der)).unwrap_or_default();
+        Ok(format!("{pem}{cross}{}", one.public.pem))
     }
 
     /// What the listeners show to those who ask for one of its names; everybody else is shown the server certificate of
@@ -291,7 +288,11 @@ impl Authority for Ca {
     }
 
     fn ca(&self) -> CaCertificate {
-        self.public.clone()
+        self.current().public.clone()
+    }
+
+    fn trusted(&self) -> watch::Receiver<Arc<Vec<CaCertificate>>> {
+        self.trusted.subscribe()
     }
 
     fn holder(&self, leaf: &[u8]) -> Result<Holder> {
@@ -308,6 +309,11 @@ impl Authority for Ca {
         let fingerprint = fingerprint(leaf);
         if self.revoked.find(&fingerprint).is_some() {
             tracing::warn!(fingerprint, "a revoked certificate was shown");
+            return Err(unknown());
+        }
+        // Signed by us and nobody between us and it: a CA of another region is below ours, and speaks for no account. One
+        // that is retired is no longer among us, also on connections that were open before.
+        if !self.standing().trusted().any(|one| one.signed(&parsed)) {
             return Err(unknown());
         }
         // The certificate of a service is no login, whatever it is called.
@@ -343,7 +349,7 @@ impl Authority for Ca {
         Ok(LoginCode {
             code,
             expires,
-            ca_fingerprint: self.public.fingerprint.clone(),
+            ca_fingerprint: self.current().public.fingerprint.clone(),
         })
     }
 
@@ -352,10 +358,11 @@ impl Authority for Ca {
         let mut codes = self.codes.lock();
         let account = codes.check(code, from, now)?;
         // A request that cannot be signed leaves the code good, so that a client's mistake does not cost a new one.
-        let at = self.around.published_at.as_deref();
-        let (certificate, expires) = issue::client(&self.issuer, csr, &account, now, at)?;
+        let one = self.current();
+        let at = self.at(&one);
+        let (certificate, expires) = issue::client(one.signer()?, csr, &account, now, at)?;
         if let Some(der) = der_of(&certificate).next() {
-            note(&mut self.log.lock(), &der, now)?;
+            note(&mut self.log.lock(), &der, now, &one.id)?;
         }
         codes.spend(code, now)?;
         drop(codes);
@@ -366,7 +373,7 @@ impl Authority for Ca {
         );
         Ok(Issued {
             certificate,
-            ca: self.public.pem.clone(),
+            ca: one.public.pem.clone(),
             account,
             expires,
         })
@@ -378,6 +385,24 @@ pub(crate) fn der_of(pem: &str) -> impl Iterator<Item = Vec<u8>> {
         .filter_map(|one| one.ok().map(|der| der.to_vec()))
 }
 
+fn common_name<'a>(parsed: &'a x509_parser::certificate::X509Certificate<'_>) -> &'a str {
+    let name = parsed.subject().iter_common_name().next();
+    name.and_then(|name| name.as_str().ok()).unwrap_or_default()
+}
+
+/// A certificate as text.
+pub(crate) fn pem_of(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        out.push_str(&String::from_utf8_lossy(line));
+        out.push('\n');
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
+}
+
 fn broken(file: &str, why: impl std::fmt::Display) -> Error {
     Error::refused(format!("{file} in the pki folder cannot be used: {why}"))
         .hint("restore the pki folder from a backup; or move it away to start with a new CA, and let every client log in anew")
@@ -387,7 +412,7 @@ fn broken(file: &str, why: impl std::fmt::Display) -> Error {
 fn load_server(
     config: &CaConfig,
     around: &Surroundings,
-    ca: &CaCertificate,
+    standing: &Standing,
     now: Timestamp,
 ) -> Result<Option<TlsIdentity>> {
     let (Some(pem), Some(key)) = (
@@ -405,46 +430,55 @@ fn load_server(
     let Ok(pair) = KeyPair::from_pem(&key) else {
         return Ok(None);
     };
-    let Ok((_, issuer)) = x509_parser::parse_x509_certificate(&ca.der) else {
-        return Ok(None);
-    };
     let not_after = Timestamp::from_millis(parsed.validity().not_after.timestamp() * 1000);
     let fits = parsed.public_key().subject_public_key.data.as_ref() == pair.public_key_raw()
-        && parsed.verify_signature(Some(issuer.public_key())).is_ok()
+        && standing.current.signed(&parsed)
         && not_after.since(now) > issue::RENEW_BEFORE
         // Made while the clock was far ahead, it would be refused until then.
         && parsed.validity().not_before.timestamp() <= now.millis() / 1000
         && names_of(&parsed) == sorted(&config.names);
     Ok(fits.then(|| TlsIdentity {
-        chain: vec![der.clone(), ca.der.clone()],
+        chain: chain(der.clone(), standing),
         key: pair.serialize_der(),
         not_after,
         names: config.names.clone(),
     }))
 }
 
+/// What is shown with a leaf: what leads to the generation before while that is trusted, and the present one.
+fn chain(leaf: Vec<u8>, standing: &Standing) -> Vec<Vec<u8>> {
+    let mut chain = vec![leaf];
+    chain.extend(standing.cross().cloned());
+    chain.push(standing.current.public.der.clone());
+    chain
+}
+
+fn at<'a>(around: &'a Surroundings, one: &'a One) -> Option<At<'a>> {
+    let base = around.published_at.as_deref()?;
+    Some(At { base, id: &one.id })
+}
+
 fn make_server(
     config: &CaConfig,
     around: &Surroundings,
-    issuer: &Issuer<'_, KeyPair>,
-    ca: &CaCertificate,
+    standing: &Standing,
     log: &mut Log,
     now: Timestamp,
 ) -> Result<TlsIdentity> {
-    let at = around.published_at.as_deref();
-    let made = issue::server(issuer, &config.names, now, at)?;
-    note(log, &made.der, now)?;
+    let one = &standing.current;
+    let made = issue::server(one.signer()?, &config.names, now, at(around, one))?;
+    note(log, &made.der, now, &one.id)?;
     let key = made.key.serialize_pem();
     write_key(&config.folder.join("server.key"), &key, around)?;
     files::write(
         &config.folder.join("server.pem"),
-        &format!("{}{}", made.certificate, ca.pem),
+        &format!("{}{}", made.certificate, one.public.pem),
         0o644,
     )?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|e| Error::internal("cannot read back the server key").because(e))?;
     Ok(TlsIdentity {
-        chain: vec![made.der, ca.der.clone()],
+        chain: chain(made.der, standing),
         key: key.secret_der().to_vec(),
         not_after: now.plus(issue::SERVER_LIFE),
         names: config.names.clone(),
@@ -490,7 +524,7 @@ fn context(path: &Path) -> String {
 }
 
 /// Writes a certificate that was just signed into the log. It must not leave before.
-fn note(log: &mut Log, der: &[u8], now: Timestamp) -> Result<()> {
+fn note(log: &mut Log, der: &[u8], now: Timestamp, id: &str) -> Result<()> {
     let (_, parsed) = x509_parser::parse_x509_certificate(der)
         .map_err(|e| Error::internal("cannot read back what was signed").because(e))?;
     log.append(Line {
@@ -499,6 +533,10 @@ fn note(log: &mut Log, der: &[u8], now: Timestamp) -> Result<()> {
         what: What::Issued,
         fingerprint: fingerprint(der),
         serial: hex::encode(serial_of(&parsed)),
+        ca: match id {
+            FIRST => String::new(),
+            id => id.to_owned(),
+        },
         subject: parsed.subject().to_string(),
         names: names_of(&parsed),
         not_after: Some(Timestamp::from_millis(

@@ -115,6 +115,11 @@ impl Responder {
         }
     }
 
+    /// Whether it is asked about a certificate of this CA.
+    pub fn is_asked(&self, request: &Request<'_>) -> bool {
+        request.asked.iter().any(|asked| self.is_issuer(asked))
+    }
+
     fn is_issuer(&self, asked: &Asked<'_>) -> bool {
         let (name, key) = match &asked.hash {
             hash if *hash == oid(SHA1) => &self.sha1,
@@ -197,7 +202,7 @@ pub(super) fn signed(body: &[u8], algorithm: &[u32], signature: &[u8]) -> Vec<u8
     )
 }
 
-/// "Your request was none" (1), "something here is broken" (2).
+/// "Your request was none" (1), "something here is broken" (2), "it is not mine to say" (6).
 pub(super) fn refusal(status: u8) -> Vec<u8> {
     nest(tag::SEQUENCE, &[element(tag::ENUMERATED, &[status])])
 }

@@ -2,20 +2,20 @@ use super::*;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-struct Bench {
-    dir: tempfile::TempDir,
-    millis: Arc<AtomicI64>,
+pub(super) struct Bench {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) millis: Arc<AtomicI64>,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         Bench {
             dir: tempfile::tempdir().unwrap(),
             millis: Arc::new(AtomicI64::new(1_800_000_000_000)),
         }
     }
 
-    fn open(&self, names: &[&str]) -> Result<Arc<Ca>> {
+    pub(super) fn open(&self, names: &[&str]) -> Result<Arc<Ca>> {
         let millis = self.millis.clone();
         Ca::open(CaConfig {
             folder: self.dir.path().join("pki"),
@@ -25,12 +25,12 @@ impl Bench {
         })
     }
 
-    fn pass_days(&self, days: i64) {
+    pub(super) fn pass_days(&self, days: i64) {
         self.millis.fetch_add(days * 86_400_000, Ordering::Relaxed);
     }
 }
 
-fn csr() -> String {
+pub(super) fn csr() -> String {
     let mut params = rcgen::CertificateParams::new(vec!["evil.example".into()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params
@@ -94,7 +94,8 @@ fn a_code_buys_one_certificate_that_can_be_revoked() {
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
     assert!(!parsed.is_ca(), "what the request asks for is not granted");
     assert!(names_of(&parsed).is_empty());
-    let (_, root) = x509_parser::parse_x509_certificate(&ca.public.der).unwrap();
+    let root = ca.ca().der;
+    let (_, root) = x509_parser::parse_x509_certificate(&root).unwrap();
     parsed.verify_signature(Some(root.public_key())).unwrap();
 
     let holder = ca.holder(&der).unwrap();

@@ -197,7 +197,7 @@ async fn look(
         }
     }
     tell(cx, target, &before, &after).await;
-    let due = rules::due(spec, facts.as_ref(), revoked, now).filter(|_| !running);
+    let due = rules::due(spec, facts.as_ref(), revoked, Some(&ca.name()), now).filter(|_| !running);
     let begin = due.filter(|_| after.next_try.is_none_or(|at| at <= now));
     write(cx, key, after.clone()).await?;
     if let Some(why) = begin {

@@ -23,7 +23,7 @@ pub use types::{
     State,
 };
 
-pub(crate) use rules::wait;
+pub(crate) use rules::{is_name, wait};
 
 use issue::Keep;
 use model::{Action, Column, Danger, Kind, Resource, Scope, Unit, Verb, WorkStyle, schema};

@@ -145,7 +145,8 @@ fn names(names: &[String]) -> Result<Vec<String>> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a text is a DNS name, also `*.example.org`, or an address.
+pub(crate) fn is_name(name: &str) -> bool {
     if name.parse::<IpAddr>().is_ok() {
         return true;
     }
@@ -203,11 +204,12 @@ pub(super) fn renew_at(facts: &Facts) -> Timestamp {
     Timestamp::from_millis(end)
 }
 
-/// Why a new one is to be issued now; `None`: it is not.
+/// Why a new one is to be issued now; `None`: it is not. `internal` is the name of the CA that signs here now.
 pub(super) fn due(
     spec: &CertificateSpec,
     facts: Option<&Facts>,
     revoked: bool,
+    internal: Option<&str>,
     now: Timestamp,
 ) -> Option<&'static str> {
     if spec.issuer == Issuer::Imported || revoked {
@@ -217,6 +219,12 @@ pub(super) fn due(
         None => Some("there is none yet"),
         Some(facts) if facts.names != sorted(&spec.names) => Some("its names have changed"),
         Some(facts) if renew_at(facts) <= now => Some("it ends soon"),
+        Some(facts)
+            if spec.issuer == Issuer::Internal
+                && internal.is_some_and(|name| name != facts.issued_by) =>
+        {
+            Some("another CA has taken the place of its own")
+        }
         Some(_) => None,
     }
 }
@@ -295,26 +303,29 @@ mod tests {
         for (life, last_quiet, first_due) in [(90, 59, 60), (9, 5, 6), (365, 334, 335)] {
             let facts = facts(0, life);
             assert_eq!(
-                due(&spec, Some(&facts), false, day(last_quiet)),
+                due(&spec, Some(&facts), false, None, day(last_quiet)),
                 None,
                 "{life}"
             );
             assert!(
-                due(&spec, Some(&facts), false, day(first_due)).is_some(),
+                due(&spec, Some(&facts), false, None, day(first_due)).is_some(),
                 "{life}"
             );
-            assert_eq!(due(&spec, Some(&facts), true, day(first_due)), None);
+            assert_eq!(due(&spec, Some(&facts), true, None, day(first_due)), None);
         }
         let imported = CertificateSpec {
             issuer: Issuer::Imported,
             ..spec.clone()
         };
-        assert_eq!(due(&imported, Some(&facts(0, 1)), false, day(5)), None);
+        assert_eq!(
+            due(&imported, Some(&facts(0, 1)), false, None, day(5)),
+            None
+        );
         let renamed = CertificateSpec {
             names: vec!["b".into()],
             ..spec
         };
-        assert!(due(&renamed, Some(&facts(0, 90)), false, day(1)).is_some());
+        assert!(due(&renamed, Some(&facts(0, 90)), false, None, day(1)).is_some());
         for (at, wanted) in [
             (0, Level::None),
             (10, Level::Notice),

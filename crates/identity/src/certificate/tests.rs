@@ -55,14 +55,17 @@ async fn open(time: Arc<dyn runtime::Clock>, clock: Arc<ManualClock>) -> House {
         },
     )
     .unwrap();
+    let pins = Arc::new(crate::pin::Pins::default());
     let registry = Registry::new(&[runtime::SUBSYSTEMS, crate::SUBSYSTEMS]).unwrap();
     let cx = CxBuilder::new(registry, store::Memory::new())
         .clock(time)
         .seal(Arc::new(Mirror))
         .part(ca.clone())
+        .part(pins.clone())
         .build()
         .await
         .unwrap();
+    cx.life().spawn("pins", pins.follow(cx.clone()));
     setting::make(&cx).await.unwrap();
     kind::make(&cx).await.unwrap();
     Engine::start(&cx);
@@ -526,4 +529,49 @@ fn pem_from_outside() {
         text[at] = random.random_range(0..128);
         let _ = material::identity(&chain, &String::from_utf8_lossy(&text));
     }
+}
+
+#[tokio::test]
+async fn a_new_ca_signs_anew_for_services_and_the_one_before_retires_in_time() {
+    use kind::{CaKind, INTERNAL, Standing};
+    let house = start().await;
+    let spec = json!({ "names": ["web"] });
+    house.create("web", spec).await.unwrap();
+    let first = house.until("web", |c| is(c, State::Valid)).await;
+    let params = json!({ "overlap_days": 10 });
+    house.act("ca", INTERNAL, "rotate", params).await.unwrap();
+    let second = house
+        .until("web", |c| {
+            c.status
+                .as_ref()
+                .is_some_and(|s| s.issued_by.ends_with(" 2"))
+        })
+        .await;
+    assert_eq!(second.spec.private_key, first.spec.private_key);
+    let ders: Vec<_> = crate::ca::der_of(second.spec.chain.as_deref().unwrap()).collect();
+    assert_eq!(ders.len(), 3, "what leads to the one before is between");
+    let until = async |so: &dyn Fn(&kind::CaStatus) -> bool| {
+        let mut deltas = house.cx.cache().subscribe();
+        let looking = async {
+            loop {
+                house.cx.wake(&house.cx.key::<CaKind>(None, INTERNAL));
+                let found = house.cx.get::<CaKind>(None, INTERNAL);
+                if let Some(status) = found.and_then(|c| c.status.clone()).filter(|s| so(s)) {
+                    return status;
+                }
+                _ = tokio::time::timeout(Duration::from_millis(200), deltas.recv()).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(30), looking).await;
+        found.unwrap()
+    };
+    let during =
+        until(&|s| s.authorities.len() == 2 && s.conditions.iter().any(|c| c.kind == "Rotated"))
+            .await;
+    assert_eq!(during.authorities[1].state, Standing::Trusted);
+    house.pass_days(11);
+    let after = until(&|s| s.authorities[1].state == Standing::Retired).await;
+    assert_eq!(after.authorities[0].state, Standing::Current);
+    let after = until(&|s| s.conditions.iter().all(|c| c.kind != "Rotated")).await;
+    assert!(after.subject.ends_with(" 2"), "{}", after.subject);
 }

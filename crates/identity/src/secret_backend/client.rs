@@ -1,8 +1,10 @@
 //! The HTTP API of HashiCorp Vault and OpenBao, as far as we use it. It never logs a body or a token.
 
 use super::{AuthMethod, BackendSpec};
+use crate::pin::{self, Trust};
 use model::{Error, Result};
 use reqwest::{Method, StatusCode};
+use runtime::Cx;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -34,25 +36,16 @@ pub(super) struct Token {
 }
 
 impl Client {
-    pub(super) fn new(name: &str, spec: &BackendSpec) -> Result<Client> {
-        // Another part of the process may have chosen it already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(CONNECT)
-            .timeout(CALL);
-        if let Some(pem) = &spec.ca {
-            let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
-            let found = found.ok().filter(|found| !found.is_empty());
-            let found = found.ok_or_else(|| {
-                Error::refused(format!(
-                    "secret-backend `{name}`: its `ca` holds no certificate"
-                ))
-            })?;
-            // These and no others.
-            builder = builder.tls_certs_only(found);
-        }
+    pub(super) fn new(cx: &Cx, name: &str, spec: &BackendSpec) -> Result<Client> {
+        // With a CA of its own, that and no other.
+        let trust = match &spec.ca {
+            Some(pem) => Trust::Only(pem.clone()),
+            None => Trust::System(None),
+        };
+        let builder = pin::http(cx, &trust).map_err(|error| {
+            Error::refused(format!("secret-backend `{name}`: its `ca`: {error}"))
+        })?;
+        let builder = builder.connect_timeout(CONNECT).timeout(CALL);
         let http = builder
             .build()
             .map_err(|e| Error::internal("the HTTP client cannot be set up").because(e))?;

@@ -44,7 +44,7 @@ impl Controller for BackendController {
                 return Ok(Next::Settled);
             };
             let look = async {
-                let reached = match kept.client(&backend) {
+                let reached = match kept.client(cx, &backend) {
                     Ok(client) => client.health().await,
                     Err(error) => Err(error),
                 };
@@ -109,7 +109,7 @@ async fn stay_in(cx: &Cx, kept: &Backends, backend: &Obj<Backend>) -> Result<Hel
             return Ok(held);
         }
         if held.token.renewable
-            && let Ok(token) = kept.client(backend)?.renew(&held.token.text).await
+            && let Ok(token) = kept.client(cx, backend)?.renew(&held.token.text).await
         {
             let renewed = Held { token, since: now };
             // At the end of what the server allows, a renewal adds nothing: then a new login.

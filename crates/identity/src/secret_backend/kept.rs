@@ -52,7 +52,7 @@ impl Backends {
     }
 
     /// The connection; made anew when the server was declared anew. Then nothing of the one before is used.
-    pub(super) fn client(&self, backend: &Obj<Backend>) -> Result<Client> {
+    pub(super) fn client(&self, cx: &Cx, backend: &Obj<Backend>) -> Result<Client> {
         let meta = &backend.metadata;
         let mut all = self.0.lock();
         if let Some(kept) = all.get(&meta.uid)
@@ -60,7 +60,7 @@ impl Backends {
         {
             return Ok(kept.client.clone());
         }
-        let client = Client::new(&meta.name, &backend.spec)?;
+        let client = Client::new(cx, &meta.name, &backend.spec)?;
         let kept = Kept {
             generation: meta.generation,
             client: client.clone(),
@@ -88,7 +88,7 @@ impl Backends {
 
     /// Logs in anew and keeps the token.
     pub(super) async fn log_in(&self, cx: &Cx, backend: &Obj<Backend>) -> Result<Token> {
-        let client = self.client(backend)?;
+        let client = self.client(cx, backend)?;
         let proof = proof(cx, &backend.spec)?;
         // Before asking: a life that is counted too long would end before its renewal.
         let since = cx.clock().now();
@@ -119,7 +119,7 @@ impl Backends {
         path: &str,
         field: &str,
     ) -> Result<String> {
-        let client = self.client(backend)?;
+        let client = self.client(cx, backend)?;
         let (uid, at) = (backend.metadata.uid, (path.to_owned(), field.to_owned()));
         let now = cx.clock().now();
         let is_fresh = |read: Timestamp| read <= now && now.since(read) < FRESH;

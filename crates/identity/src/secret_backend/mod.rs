@@ -93,7 +93,7 @@ async fn test(proc: &Proc) -> Result<Value> {
     let cx = proc.cx();
     let backend = get(cx, &proc.target().name)?;
     let kept = Backends::of(cx)?;
-    let client = kept.client(&backend)?;
+    let client = kept.client(cx, &backend)?;
     let asked = async {
         let health = client.health().await?;
         Ok((health, kept.log_in(cx, &backend).await?))

@@ -32,7 +32,7 @@ impl SecretUser for PasswordThere {
                     user.name
                 )));
             }
-            let client = Backends::of(cx)?.client(&backend)?;
+            let client = Backends::of(cx)?.client(cx, &backend)?;
             // Asked again after a crash, the new one is valid already, and the old one is not.
             let token = match client.log_in(change.from).await {
                 Ok(token) => token,
@@ -53,7 +53,7 @@ impl SecretUser for PasswordThere {
     ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let backend = get(cx, &user.name)?;
-            let client = Backends::of(cx)?.client(&backend)?;
+            let client = Backends::of(cx)?.client(cx, &backend)?;
             client.log_in(value).await.map(drop)
         })
     }

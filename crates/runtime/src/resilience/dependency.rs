@@ -96,7 +96,12 @@ impl Dependency {
         }
     }
 
-    async fn once<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Calls it one time; for calls that must not be repeated. When its breaker is open, nothing is called and the answer
+    /// is `Unavailable` at once.
+    ///
+    /// # Errors
+    /// What the call answered, or `Unavailable` when it is not its turn within 30 s.
+    pub async fn once<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         *self.used.lock() = Instant::now();
         let name = self.breaker.name();
         let turn = tokio::time::timeout(WAIT, self.turns.acquire()).await;

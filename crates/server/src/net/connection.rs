@@ -3,6 +3,7 @@
 //! Every connection is a task of the listener's own set, so that none outlives the server.
 
 use super::peer::{Leaf, Peer};
+use super::tls::Tls;
 use crate::Limits;
 use axum::body::Body;
 use axum::response::Response;
@@ -12,7 +13,6 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -250,8 +250,7 @@ impl Acceptor {
     }
 
     /// Accepts TLS connections until closing; ends when the last of them has ended.
-    pub(crate) async fn tls(self, listener: TcpListener, config: Arc<ServerConfig>) {
-        let tls = TlsAcceptor::from(config);
+    pub(crate) async fn tls(self, listener: TcpListener, tls: Arc<Tls>) {
         let mut open = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -267,7 +266,7 @@ impl Acceptor {
                         tracing::debug!(peer = %at, "a connection was closed: too many are open");
                         continue;
                     };
-                    let (this, tls) = (self.clone(), tls.clone());
+                    let (this, tls) = (self.clone(), TlsAcceptor::from(tls.now()));
                     open.spawn(async move {
                         this.handshake(tls, stream, at, place).await;
                     });

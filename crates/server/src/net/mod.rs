@@ -10,4 +10,4 @@ mod tls;
 pub(crate) use connection::{Acceptor, Answerer, Doors, Place};
 pub use listen::Listeners;
 pub(crate) use peer::Peer;
-pub(crate) use tls::{ClientCertificate, config};
+pub(crate) use tls::{ClientCertificate, Tls};

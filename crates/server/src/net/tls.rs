@@ -1,10 +1,11 @@
 //! TLS 1.3, and nothing older: the provider is ring, TLS 1.2 is not even compiled in.
 //!
-//! The certificate follows the authority: a renewed one is shown to the next handshake, open connections stay.
+//! The certificate follows the authority: a renewed one is shown to the next handshake, open connections stay. So do the
+//! CAs whose clients are let in.
 
 use model::{Error, Result};
 use parking_lot::Mutex;
-use runtime::{Authority, TlsIdentity};
+use runtime::{Authority, CaCertificate, TlsIdentity};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -21,18 +22,64 @@ pub(crate) enum ClientCertificate {
     Required,
 }
 
-/// The TLS side of one listener.
-pub(crate) fn config(
+/// The TLS side of one listener, as the authority stands now.
+pub(crate) struct Tls {
+    authority: Arc<dyn Authority>,
+    client: ClientCertificate,
+    alpn: Vec<Vec<u8>>,
+    trusted: watch::Receiver<Arc<Vec<CaCertificate>>>,
+    made: Mutex<(Arc<Vec<CaCertificate>>, Arc<ServerConfig>)>,
+}
+
+impl Tls {
+    pub(crate) fn new(
+        authority: Arc<dyn Authority>,
+        client: ClientCertificate,
+        alpn: &[&[u8]],
+    ) -> Result<Tls> {
+        let alpn: Vec<_> = alpn.iter().map(|name| name.to_vec()).collect();
+        let trusted = authority.trusted();
+        let of = trusted.borrow().clone();
+        let made = config(&*authority, client, &alpn, &of)?;
+        Ok(Tls {
+            made: Mutex::new((of, made)),
+            authority,
+            client,
+            alpn,
+            trusted,
+        })
+    }
+
+    /// For the next handshake.
+    pub(crate) fn now(&self) -> Arc<ServerConfig> {
+        let of = self.trusted.borrow().clone();
+        let mut made = self.made.lock();
+        if !Arc::ptr_eq(&made.0, &of) {
+            match config(&*self.authority, self.client, &self.alpn, &of) {
+                Ok(config) => *made = (of, config),
+                Err(error) => {
+                    tracing::error!(%error, "the CAs that are trusted now cannot be used")
+                }
+            }
+        }
+        made.1.clone()
+    }
+}
+
+fn config(
     authority: &dyn Authority,
     client: ClientCertificate,
-    alpn: &[&[u8]],
+    alpn: &[Vec<u8>],
+    trusted: &[CaCertificate],
 ) -> Result<Arc<ServerConfig>> {
     let failed = |e: &dyn std::fmt::Display| Error::internal(format!("cannot set TLS up: {e}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from(authority.ca().der))
-        .map_err(|e| failed(&e))?;
+    for ca in trusted {
+        roots
+            .add(CertificateDer::from(ca.der.clone()))
+            .map_err(|e| failed(&e))?;
+    }
     let subjects = roots.subjects();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
     let verifier = match client {
@@ -47,7 +94,7 @@ pub(crate) fn config(
         .map_err(|e| failed(&e))?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(shown));
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config.alpn_protocols = alpn.to_vec();
     Ok(Arc::new(config))
 }
 
@@ -57,7 +104,7 @@ struct Shown {
     own: Kept,
     panel: Option<watch::Receiver<Option<Arc<TlsIdentity>>>>,
     made: Mutex<Option<Made>>,
-    /// Subject of our CA.
+    /// Subjects of our CAs.
     ca: Vec<DistinguishedName>,
 }
 

@@ -236,3 +236,71 @@ async fn the_panel_changes_its_certificate_under_requests() {
     let (status, _) = house.get("/api/v1/whoami").await;
     assert_eq!(status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_is_rotated_under_requests_and_the_one_before_is_refused_when_it_is_retired() {
+    let house = Arc::new(House::open().await);
+    house.lamp("a").await;
+    let mut grpc = ResourcesClient::new(house.channel().await);
+    // One trusts and is vouched for by the first CA, anew for each request; the other is a connection that stays.
+    let (certificate, key_pem) = &house.identity;
+    let identity = format!("{certificate}{key_pem}");
+    let old = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(house.ca.ca().pem.as_bytes()).unwrap()])
+        .identity(reqwest::Identity::from_pem(identity.as_bytes()).unwrap())
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
+    let url = house.url("/api/v1/whoami");
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let mut asking = tokio::task::JoinSet::new();
+    for client in [old.clone(), house.client.clone()] {
+        let (url, stop, asked) = (url.clone(), stop.clone(), asked.clone());
+        asking.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    let enough = async || {
+        let wanted = asked.load(Ordering::Relaxed) + 30;
+        while asked.load(Ordering::Relaxed) < wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    enough().await;
+    let until = model::Timestamp::from_millis(i64::MAX / 2);
+    house.ca.prepare("test").unwrap();
+    enough().await;
+    house.ca.switch("test", until).unwrap();
+    enough().await;
+    grpc.get(GetRequest { key: key("a") }).await.unwrap();
+    // Who trusts the new one only, with a login of it, is let in beside them.
+    let mine = crate::house::certificate(&house.ca);
+    let new = crate::house::client(&house.ca, Some(&mine));
+    assert_eq!(new.get(&url).send().await.unwrap().status(), 200);
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = asking.join_next().await {
+        ended.unwrap();
+    }
+    house.ca.retire(false).unwrap();
+    // The new one goes on; the old one is neither believed nor let in, also on the connection that is open.
+    assert_eq!(new.get(&url).send().await.unwrap().status(), 200);
+    assert!(old.get(&url).send().await.is_err());
+    let refused = async {
+        loop {
+            match grpc.get(GetRequest { key: key("a") }).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => return error.code(),
+            }
+        }
+    };
+    let code = tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .unwrap();
+    assert_eq!(code, Code::Unauthenticated);
+}
