@@ -89,7 +89,10 @@ fn both_are_trusted_for_a_while_and_then_only_the_new_one() {
     bench.pass_days(29);
     assert!(ca.retire(true).unwrap().is_empty(), "it has a day left");
     bench.pass_days(1);
-    assert_eq!(ca.retire(true).unwrap(), std::slice::from_ref(&old.fingerprint));
+    assert_eq!(
+        ca.retire(true).unwrap(),
+        std::slice::from_ref(&old.fingerprint)
+    );
     for ca in [ca.clone(), bench.open(&["node1"]).unwrap()] {
         assert!(!believes(&bench, &old, &ca) && believes(&bench, &new, &ca));
         assert_eq!(ca.trusted().borrow().len(), 1);
