@@ -25,6 +25,9 @@ pub enum Proof<'a> {
 /// The name of the login cookie. `__Host-` keeps it to this host, to HTTPS and to the root path (RFC 6265bis, 4.1.3.2).
 pub const COOKIE: &str = "__Host-debvisor";
 
+/// The name of the cookie that ties a login by another site to the browser that has begun it.
+pub const FLOW_COOKIE: &str = "__Host-debvisor-flow";
+
 /// One word of a conversation: `POST /api/v1/auth/{step}` (and `GET`, where a browser is sent back to us).
 pub struct Talk {
     /// Which step: `login`, `refresh`, `oidc/callback`.
@@ -37,6 +40,10 @@ pub struct Talk {
     pub from: Option<IpAddr>,
     /// With which program.
     pub agent: Option<String>,
+    /// The host and port under which he reaches us, as he says.
+    pub host: Option<String>,
+    /// The value of the cookie [`FLOW_COOKIE`].
+    pub flow: Option<String>,
     /// Follows it through every log.
     pub request_id: String,
 }
@@ -48,6 +55,8 @@ pub struct Said {
     pub body: Value,
     /// Sets the login cookie to a value for so long; an empty value ends it.
     pub cookie: Option<(String, Duration)>,
+    /// Sets the cookie [`FLOW_COOKIE`] to a value for so long; an empty value ends it.
+    pub flow: Option<(String, Duration)>,
     /// Sends a browser on to here.
     pub redirect: Option<String>,
 }

@@ -138,10 +138,11 @@ impl Head {
 
 /// The value of a login cookie that an answer sets.
 fn given(headers: &HeaderMap) -> Option<String> {
-    let cookie = headers.get(SET_COOKIE)?.to_str().ok()?;
-    let (name, rest) = cookie.split_once('=')?;
+    let all = headers.get_all(SET_COOKIE).iter();
+    let mut cookies = all.filter_map(|cookie| cookie.to_str().ok()?.split_once('='));
+    let (_, rest) = cookies.find(|(name, _)| *name == runtime::COOKIE)?;
     let value = rest.split(';').next().unwrap_or_default();
-    (name == runtime::COOKIE && !value.is_empty()).then(|| value.to_owned())
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// The token of a login: who knows it need not know the cookie, and who has neither can guess neither.

@@ -3,6 +3,7 @@
 //! Looks only for files, so that asking costs milliseconds when nothing is missing. Never starts a service and names no mirror: what must be added is derived from the machine's own apt sources.
 
 mod apt;
+mod node;
 mod python;
 mod sources;
 
@@ -161,6 +162,12 @@ const NEEDS: &[Need] = &[
         "installs the key server that tests run against",
     ),
     program(
+        "npm",
+        "npm",
+        Test,
+        "installs the provider of OpenID Connect that tests log in by",
+    ),
+    program(
         "gdisk",
         "sgdisk",
         Run,
@@ -305,6 +312,7 @@ pub fn ensure(groups: &[Group]) -> Result<()> {
 fn others(groups: &[Group]) -> Result<()> {
     if groups.contains(&Test) {
         python::ensure()?;
+        node::ensure()?;
     }
     Ok(())
 }

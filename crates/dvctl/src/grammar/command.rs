@@ -367,13 +367,27 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                 Arg::new("realm")
                     .long("realm")
                     .value_name("NAME")
-                    .help("The realm whose user you are, when your name alone does not say it"),
+                    .help("The realm whose user you are, when your name alone does not say it; with --sso the default one, or the only one, when absent"),
             )
             .arg(
                 Arg::new("remember")
                     .long("remember")
                     .action(ArgAction::SetTrue)
                     .help("Stay logged in for a week, and not for a day"),
+            )
+            .arg(
+                Arg::new("sso")
+                    .long("sso")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with_all(["code", "user", "forgot"])
+                    .help("Log in with the browser, by a provider of OpenID Connect"),
+            )
+            .arg(
+                Arg::new("no-browser")
+                    .long("no-browser")
+                    .action(ArgAction::SetTrue)
+                    .requires("sso")
+                    .help("Print an address to open on any machine, and ask for the ticket that it shows"),
             )
             .arg(
                 Arg::new("certificate")
@@ -405,6 +419,7 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
             .after_help(
                 "Examples:\n  dvctl login https://node1.example.org:8443 --user anna\n  \
                  dvctl login https://node1.example.org:8443 --code 7K2M-9QXD\n  \
+                 dvctl login https://node1.example.org:8443 --sso --realm corp\n  \
                  printf '%s\\n' \"$PASSWORD\" | dvctl login https://node1.example.org:8443 --user ci --password-stdin --fingerprint AB:CD",
             ),
         "passwd" | "totp" | "recovery-codes" => command.arg(lines_flag()),

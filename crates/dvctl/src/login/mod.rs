@@ -2,6 +2,7 @@
 //! password and his second factor.
 
 mod second;
+mod sso;
 
 pub use second::{mfa, passwd, recovery, totp};
 
@@ -50,6 +51,9 @@ pub async fn login(m: &ArgMatches) -> Result<()> {
     };
     if m.get_flag("forgot") {
         return way.forgot(word("user")).await;
+    }
+    if m.get_flag("sso") {
+        return sso::login(&mut way, m.get_flag("no-browser")).await;
     }
     match word("code") {
         // A program without answers gets what it always got.
@@ -287,8 +291,15 @@ pub async fn logout(m: &ArgMatches, before: &Before) -> Result<()> {
         let client = Client::new(Place::Remote(Box::new(login)));
         let request = Request::new(http::Method::POST, "/auth/logout");
         // A server that is away ends it by its age; here it is forgotten either way.
-        if let Err(failure) = client.send(request.json(&json!({}))).await {
-            Screen::look(None).say(&format!("the server was not told: {}", failure.message));
+        let screen = Screen::look(None);
+        let told = client.send(request.json(&json!({}))).await;
+        match told.and_then(|answer| answer.json()) {
+            Ok(said) => {
+                if let Some(url) = said.get("provider_logout").and_then(Value::as_str) {
+                    screen.say(&format!("hint: to log out of the provider too, open {url}"));
+                }
+            }
+            Err(failure) => screen.say(&format!("the server was not told: {}", failure.message)),
         }
     }
     logins.remove(&name)?;

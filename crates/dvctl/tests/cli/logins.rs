@@ -10,26 +10,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 /// A machine of somebody far from the server.
-struct Far {
-    house: House,
-    home: tempfile::TempDir,
+pub(crate) struct Far {
+    pub house: House,
+    pub home: tempfile::TempDir,
 }
 
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Far {
-    async fn open() -> Far {
+    pub async fn open() -> Far {
         Far {
             house: House::open().await,
             home: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("https://{}", self.house.https)
     }
 
@@ -76,7 +76,7 @@ impl Far {
         })
     }
 
-    fn plain(&self, words: &[&str]) -> Ended {
+    pub fn plain(&self, words: &[&str]) -> Ended {
         self.run(words, &[], |_| None)
     }
 
@@ -90,7 +90,7 @@ impl Far {
 
 impl Ended {
     #[track_caller]
-    fn ok(&self) -> &str {
+    pub fn ok(&self) -> &str {
         assert_eq!(self.code, 0, "{} {}", self.out, self.err);
         &self.out
     }

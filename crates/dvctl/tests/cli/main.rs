@@ -16,10 +16,14 @@ mod flags;
 #[allow(dead_code, reason = "the server's own tests use more of it")]
 #[path = "../../../server/tests/surfaces/house.rs"]
 mod house;
+#[allow(dead_code, reason = "the server's own tests use more of it")]
+#[path = "../../../server/tests/surfaces/idp.rs"]
+mod idp;
 mod logins;
 mod objects;
 mod real;
 mod server;
+mod sso;
 mod tasks;
 
 use server::Server;

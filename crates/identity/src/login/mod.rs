@@ -55,6 +55,9 @@ async fn sweep(cx: runtime::Cx) {
         if let Err(error) = talk::keys::sweep(&cx).await {
             tracing::warn!(?error, "unanswered challenges could not be forgotten");
         }
+        if let Err(error) = talk::sweep(&cx).await {
+            tracing::warn!(?error, "old logins by other sites could not be forgotten");
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::talk;
 use crate::ca::Ca;
+use crate::realm::oidc;
 use crate::session::{self, Session, SessionStatus, tokens};
 use crate::user::{self, User, UserStatus};
 use crate::{ADMINISTRATOR, api_key};
@@ -264,6 +265,7 @@ impl Identities for People {
             Proof::Bearer(token) if api_key::token::is_token(token) => {
                 self.keys.who(cx, token, from, &self.uses)
             }
+            Proof::Bearer(token) if oidc::is_token(token) => oidc::machine(cx, token),
             Proof::Bearer(token) => self.session(cx, Use::Access, token),
             Proof::Cookie(token) => self.session(cx, Use::Cookie, token),
             Proof::Certificate(account) => self.by_certificate(cx, account),
@@ -284,6 +286,7 @@ impl Identities for People {
                 .seen(cx, name)
                 .is_some_and(|seen| *seen.user == *user && !seen.pending && seen.is_open(now)),
             Some(("api-key", name)) => self.keys.stands(cx, name, from),
+            Some(("token", rest)) => oidc::stands(cx, user, rest),
             _ => false,
         }
     }

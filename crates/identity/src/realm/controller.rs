@@ -2,6 +2,7 @@
 //! switched off.
 
 use super::{Realm, RealmStatus, RealmType, ask, ldap};
+use crate::session::{self, Session};
 use futures::future::BoxFuture;
 use model::{Condition, ConditionStatus, Kind, Resource, Result};
 use runtime::{Controller, Cx, Key, Next};
@@ -26,8 +27,14 @@ impl Controller for RealmController {
     fn reconcile<'a>(&'a self, cx: &'a Cx, key: &'a Key) -> BoxFuture<'a, Result<Next>> {
         Box::pin(async move {
             let Some(realm) = cx.get_key::<Realm>(key) else {
+                if let Some(gone) = runtime::object_ref(key) {
+                    end_sessions(cx, &gone.name).await?;
+                }
                 return Ok(Next::Settled);
             };
+            if !realm.spec.enabled {
+                end_sessions(cx, &realm.metadata.name).await?;
+            }
             let generation = realm.metadata.generation;
             if realm.spec.sort == RealmType::Local || !realm.spec.enabled {
                 cx.set_status::<Realm>(key, |status: &mut RealmStatus| {
@@ -73,4 +80,14 @@ impl Controller for RealmController {
             }))
         })
     }
+}
+
+/// Ends what was begun by a realm.
+async fn end_sessions(cx: &Cx, realm: &str) -> Result<()> {
+    for session in cx.list::<Session>(None) {
+        if session.spec.realm.as_deref() == Some(realm) {
+            session::end(cx, &session.metadata.name).await?;
+        }
+    }
+    Ok(())
 }

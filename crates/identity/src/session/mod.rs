@@ -110,6 +110,10 @@ pub struct Begin {
     pub risk: Option<Risk>,
     /// Whether a browser gets a cookie, and not a pair of tokens.
     pub browser: bool,
+    /// By which realm, when not by `local`.
+    pub realm: Option<String>,
+    /// The provider's session that it goes with, hashed.
+    pub provider_session: Option<String>,
 }
 
 /// What he gets, once.
@@ -170,7 +174,8 @@ pub async fn begin(cx: &Cx, user: &Obj<User>, begin: Begin) -> Result<Given> {
         "spec": {
             "user": user.metadata.name, "address": begin.from.map(|ip| ip.to_string()), "agent": begin.agent,
             "factors": begin.factors, "mfa": begin.mfa.then_some(now), "pending": begin.pending,
-            "risk": begin.risk, "remember": begin.remember, "expires": expires, "material": written(&material)?,
+            "risk": begin.risk, "realm": begin.realm, "provider_session": begin.provider_session,
+            "remember": begin.remember, "expires": expires, "material": written(&material)?,
         },
     });
     let op = Op::Create {

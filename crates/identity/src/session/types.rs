@@ -19,7 +19,8 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-personal" = true))]
     pub agent: Option<String>,
-    /// How he proved that it is him: `password`, `totp`, `recovery`.
+    /// How he proved that it is him: `password`, `totp`, `recovery`; `realm` when another one has proved it, `realm-mfa`
+    /// when that one has asked for a second factor and is believed.
     #[serde(default)]
     pub factors: Vec<String>,
     /// When he last proved a second factor in it.
@@ -28,6 +29,12 @@ pub struct SessionSpec {
     /// Whether he must enrol a second factor before it lets him in anywhere.
     #[serde(default)]
     pub pending: bool,
+    /// By which realm it was begun; absent for `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<String>,
+    /// SHA-256 of the provider's session that it goes with: when that one ends, so does this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_session: Option<String>,
     /// Whether it lasts a week, and not a day.
     #[serde(default)]
     pub remember: bool,

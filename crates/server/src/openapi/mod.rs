@@ -2,6 +2,7 @@
 //!
 //! Pure: the same registry gives the same document, byte for byte, so that it can be committed and compared.
 
+mod login;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value, json};
 /// The OpenAPI description of everything under `/api/v1`.
 pub fn openapi(registry: &Registry) -> Value {
     let mut paths = parts::fixed_paths();
+    login::paths(&mut paths);
     let mut schemas = parts::fixed_schemas();
     let mut tags = vec![json!({
         "name": "system",

@@ -46,6 +46,23 @@ pub(crate) fn parse(bytes: &[u8]) -> model::Result<Value> {
         .map_err(|e| Error::new(What::Unparseable, format!("the body is not JSON: {e}")))
 }
 
+/// A form of another program, as pairs.
+pub(crate) async fn form(call: &Call, body: Body) -> Outcome<Vec<(String, String)>> {
+    let bytes = bytes(call, body).await?;
+    let wrong = |what: &str| {
+        Error::new(
+            What::Unparseable,
+            format!("the form cannot be read: {what}"),
+        )
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8"))?;
+    let uri = http::Uri::builder()
+        .path_and_query(format!("/?{text}"))
+        .build()
+        .map_err(|_| wrong("it holds letters that no form has"))?;
+    Ok(super::Params::any(&uri)?.pairs().to_vec())
+}
+
 async fn bytes(call: &Call, body: Body) -> Outcome<Bytes> {
     let limit = call.app.limits.body_bytes;
     let collected = tokio::time::timeout(call.app.limits.body, Limited::new(body, limit).collect());

@@ -12,7 +12,7 @@ pub(crate) mod path;
 mod session;
 pub(crate) mod versions;
 
-pub(crate) use body::read as read_json;
+pub(crate) use body::{form, read as read_json};
 pub(crate) use params::Params;
 
 use crate::app::Call;

@@ -115,6 +115,7 @@ impl House {
             .part(identity::quota::part())
             .part(people.part())
             .part(file)
+            .part(Arc::new(identity::realm::oidc::Providers::default()))
             .build()
             .await
             .unwrap();
@@ -130,6 +131,7 @@ impl House {
         })
         .unwrap();
         identity::role::make_built_in(&cx).await.unwrap();
+        identity::realm::make_local(&cx).await.unwrap();
         cx.life().spawn("access rules", rules.follow(cx.clone()));
         people.start(&cx, ca.clone());
         let identity = certificate(&ca);

@@ -88,7 +88,7 @@ pub async fn login(house: &House, name: &str, password: &str) -> (u16, Value) {
 }
 
 /// Enrols an app for somebody with this token. Gives its key and the codes on paper.
-async fn enrol(house: &House, token: &str) -> (Vec<u8>, Vec<String>) {
+pub async fn enrol(house: &House, token: &str) -> (Vec<u8>, Vec<String>) {
     let (status, begun) = say(house, "totp/begin", json!({ "token": token })).await;
     assert_eq!(status, 200, "{begun}");
     let key = hex::decode(text(&begun, "secret")).unwrap();

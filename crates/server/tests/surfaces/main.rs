@@ -16,6 +16,7 @@ mod fuzz;
 mod graphql;
 mod grpc;
 mod house;
+mod idp;
 mod keys;
 mod law;
 mod login;
@@ -26,6 +27,7 @@ mod rates;
 mod rest;
 mod scan;
 mod secrets;
+mod sso;
 mod watch;
 
 /// Every kind that there is, and the demo kind.

@@ -8,6 +8,7 @@ use super::{find, given, keys, letters, me, optional, row, said, text};
 use crate::factor::{self, Sort, breached, password};
 use crate::login::risk::{self, Level};
 use crate::mail;
+use crate::realm::oidc;
 use crate::role::Mfa;
 use crate::session::{self, Begin, Refreshed};
 use crate::user::{LOCAL, User, UserStatus};
@@ -25,32 +26,48 @@ use std::time::Duration;
 pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
     let user = prove(cx, talk, optional(talk, "realm"), typed, password).await?;
-    let mut factors = vec![Sort::Password.word()];
-    let enrolled = factor::has_second(cx, &user);
-    if enrolled {
-        let Some(shown) = second::shown(talk) else {
-            let webauthn = keys::request(cx, &user).await?;
-            return Ok(Said {
-                body: json!({ "state": "second_factor", "factors": second::of(cx, &user), "webauthn": webauthn }),
-                ..Said::default()
-            });
-        };
-        factors.push(second::prove(cx, talk, &user, shown).await?);
-    }
-    let policy = administrators::mfa(cx, &user.metadata.name);
-    let pending = !enrolled && policy == Mfa::Required;
     let begin = Begin {
         from: talk.from,
         agent: talk.agent.clone(),
-        factors,
-        mfa: enrolled,
-        pending,
+        factors: vec![Sort::Password.word()],
         remember: given(talk, "remember"),
         browser: given(talk, "cookie"),
-        risk: None,
+        realm: Some(user.spec.realm.clone()).filter(|realm| realm != LOCAL),
+        ..Begin::default()
     };
-    let remind = !enrolled && !pending && policy != Mfa::Off;
-    enter(cx, talk, &user, begin, remind).await
+    proceed(cx, talk, &user, begin).await
+}
+
+/// Whether somebody whose first proof is in `begin` is in by that alone.
+pub(super) fn is_enough(cx: &Cx, user: &Obj<User>, begin: &Begin) -> bool {
+    let must = administrators::mfa(cx, &user.metadata.name) == Mfa::Required;
+    begin.mfa || !(factor::has_second(cx, user) || must)
+}
+
+/// Goes on with somebody whose first proof is in `begin`: asks for his second factor, if he has one and nobody who is
+/// believed has asked for one already, and lets him in.
+pub(super) async fn proceed(
+    cx: &Cx,
+    talk: &Talk,
+    user: &Arc<Obj<User>>,
+    mut begin: Begin,
+) -> Result<Said> {
+    if factor::has_second(cx, user) && !begin.mfa {
+        let Some(shown) = second::shown(talk) else {
+            let webauthn = keys::request(cx, user).await?;
+            return Ok(Said {
+                body: json!({ "state": "second_factor", "factors": second::of(cx, user), "webauthn": webauthn }),
+                ..Said::default()
+            });
+        };
+        let proved = second::prove(cx, talk, user, shown).await?;
+        begin.factors.push(proved);
+        begin.mfa = true;
+    }
+    let policy = administrators::mfa(cx, &user.metadata.name);
+    begin.pending = !begin.mfa && policy == Mfa::Required;
+    let remind = !begin.mfa && !begin.pending && policy != Mfa::Off;
+    enter(cx, talk, user, begin, remind).await
 }
 
 /// Begins the session of somebody who has proved that it is him.
@@ -256,14 +273,20 @@ pub(super) async fn refresh(cx: &Cx, talk: &Talk) -> Result<Said> {
 
 /// `logout`. Whoever is out already is out.
 pub(super) async fn logout(cx: &Cx, talk: &Talk) -> Result<Said> {
+    let mut body = json!({ "state": "out" });
     if let Ok((user, session)) = me(cx, talk) {
+        let realm = session.spec.realm.as_deref();
+        if let Some(url) = realm.and_then(|realm| oidc::leaving(cx, realm)) {
+            // A browser that goes there is logged out of the provider too.
+            body["provider_logout"] = url.into();
+        }
         session::end(cx, &session.metadata.name).await?;
         note(cx, row(&LOGOUT, &user.metadata.name, talk)).await?;
     }
     Ok(Said {
-        body: json!({ "state": "out" }),
+        body,
         cookie: Some((String::new(), Duration::ZERO)),
-        redirect: None,
+        ..Said::default()
     })
 }
 

@@ -16,6 +16,9 @@
 //! | `webauthn/begin`, `webauthn/confirm` | -, then the key that the browser made | what to make it with, then codes on paper |
 //! | `factors`, `factors/remove` | -, the name of one | one's second factors, one less |
 //! | `recovery` | - | new codes on paper |
+//! | `realms` | - | by which realms one may log in, and which is offered first |
+//! | `oidc/begin`, `oidc/callback`, `oidc/finish` | a realm; what the provider says; a ticket | a browser goes there and comes back |
+//! | `oidc/backchannel-logout` | a logout token of the provider | sessions end |
 //! | `access/...` | questions about rights | answers ([`crate::access`]) |
 //!
 //! **Invariant.** Nothing here says whether a user exists, nor by how long it takes. Secrets that are given out are in the
@@ -27,6 +30,9 @@ mod enter;
 pub(in crate::login) mod keys;
 pub(in crate::login) mod letters;
 mod second;
+mod sso;
+
+pub(super) use sso::sweep;
 
 use super::people::People;
 use crate::session::{Given, Session};
@@ -61,6 +67,11 @@ pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said>
         "factors/remove" => keys::remove(cx, talk).await,
         "totp/begin" => second::begin(people, cx, talk).await,
         "totp/confirm" => second::confirm(cx, talk).await,
+        "realms" => Ok(sso::realms(cx)),
+        "oidc/begin" => sso::begin(cx, talk).await,
+        "oidc/callback" => sso::callback(cx, talk).await,
+        "oidc/finish" => sso::finish(cx, talk).await,
+        "oidc/backchannel-logout" => sso::backchannel(cx, talk).await,
         "recovery" => second::recovery(cx, talk).await,
         step => Err(Error::not_found(format!(
             "there is no step `{}` of a login",
@@ -142,6 +153,6 @@ fn said(user: &Obj<User>, given: Given, more: Value) -> Said {
         body,
         // The session itself says when it ends; a browser may keep the cookie for longer.
         cookie: given.cookie.map(|cookie| (cookie, life)),
-        redirect: None,
+        ..Said::default()
     }
 }

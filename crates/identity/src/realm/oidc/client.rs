@@ -25,6 +25,12 @@ pub(super) struct Facts {
     pub token_endpoint: String,
     /// Where its keys are.
     pub jwks_uri: String,
+    /// Where more is said of somebody.
+    #[serde(default)]
+    pub userinfo_endpoint: Option<String>,
+    /// How we may prove who we are.
+    #[serde(default)]
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// Where browsers log out.
     #[serde(default)]
     pub end_session_endpoint: Option<String>,
@@ -95,6 +101,7 @@ impl Provider {
             Some(&facts.token_endpoint),
             Some(&facts.jwks_uri),
             facts.end_session_endpoint.as_ref(),
+            facts.userinfo_endpoint.as_ref(),
         ];
         for place in places.into_iter().flatten() {
             let safe = place.starts_with("https://")
@@ -164,4 +171,107 @@ impl Provider {
             self.name, self.issuer
         ))
     }
+}
+
+/// What we show a provider for who we are, and what a code is traded with (RFC 6749 4.1.3, RFC 7636 4.5).
+pub(super) struct Trade<'a> {
+    pub client_id: &'a str,
+    pub secret: Option<&'a str>,
+    pub code: &'a str,
+    pub verifier: &'a str,
+    pub redirect_uri: &'a str,
+}
+
+/// What a code was traded for.
+pub(super) struct Traded {
+    pub id_token: String,
+    pub access_token: Option<String>,
+}
+
+impl Provider {
+    /// Trades a code for tokens.
+    pub(super) async fn trade(&self, facts: &Facts, trade: &Trade<'_>) -> Result<Traded> {
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", trade.code),
+            ("redirect_uri", trade.redirect_uri),
+            ("code_verifier", trade.verifier),
+        ];
+        let mut request = self
+            .http
+            .post(&facts.token_endpoint)
+            .header("accept", "application/json")
+            .header("content-type", "application/x-www-form-urlencoded");
+        // Basic is what all must know when they say nothing.
+        let known = facts.token_endpoint_auth_methods_supported.as_ref();
+        let basic = known.is_none_or(|known| known.iter().any(|m| m == "client_secret_basic"));
+        match trade.secret {
+            Some(secret) if basic => {
+                // RFC 6749, 2.3.1: both are form-encoded first.
+                request = request.basic_auth(encoded(trade.client_id), Some(encoded(secret)));
+            }
+            Some(secret) => {
+                form.extend([("client_id", trade.client_id), ("client_secret", secret)]);
+            }
+            None => form.push(("client_id", trade.client_id)),
+        }
+        let body: Vec<String> = form
+            .iter()
+            .map(|(name, value)| format!("{name}={}", encoded(value)))
+            .collect();
+        let (status, said) = self.send(request.body(body.join("&"))).await?;
+        let said = said.unwrap_or_default();
+        let text = |name: &str| said.get(name).and_then(Value::as_str).map(str::to_owned);
+        if status != 200 {
+            let why = text("error").map(|why| word(&why)).unwrap_or_default();
+            return Err(match status {
+                429 | 500.. => self.answers(status, &facts.token_endpoint),
+                _ => self
+                    .wrong(&format!("does not take the code: {status} {why}"))
+                    .hint("for `invalid_client` see `client_id` and `client_secret` of the realm"),
+            });
+        }
+        Ok(Traded {
+            id_token: text("id_token").ok_or_else(|| self.wrong("gives no ID token"))?,
+            access_token: text("access_token"),
+        })
+    }
+
+    /// What it says of somebody besides his token; nothing when it says nothing.
+    pub(super) async fn userinfo(&self, facts: &Facts, access_token: &str) -> Result<Value> {
+        let Some(place) = &facts.userinfo_endpoint else {
+            return Ok(Value::Null);
+        };
+        let request = self
+            .http
+            .get(place)
+            .header("accept", "application/json")
+            .bearer_auth(access_token);
+        match self.send(request).await? {
+            (200, Some(said)) => Ok(said),
+            (200, None) => Err(self.wrong("answers `userinfo` with what is no JSON")),
+            (status, _) => Err(self.answers(status, place)),
+        }
+    }
+}
+
+/// An error code of a provider: no text of its is shown that it could choose freely.
+pub(super) fn word(text: &str) -> String {
+    let good = |c: &char| c.is_ascii_alphanumeric() || "_-.".contains(*c);
+    text.chars().filter(good).take(60).collect()
+}
+
+/// `application/x-www-form-urlencoded`, of one value.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'*' => {
+                out.push(char::from(byte));
+            }
+            b' ' => out.push('+'),
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
 }

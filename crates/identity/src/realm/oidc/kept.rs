@@ -30,7 +30,11 @@ pub(super) struct Known {
 
 /// All providers of this process; a part of it.
 #[derive(Default)]
-pub struct Providers(Mutex<HashMap<Uid, Arc<Known>>>);
+pub struct Providers {
+    all: Mutex<HashMap<Uid, Arc<Known>>>,
+    /// When a program's token last made us ask for keys.
+    woken: Mutex<Option<Timestamp>>,
+}
 
 impl Providers {
     pub(super) fn of(cx: &Cx) -> Result<Arc<Providers>> {
@@ -40,8 +44,19 @@ impl Providers {
 
     /// What is known without asking; nothing when the realm was declared anew since.
     pub(super) fn known(&self, realm: &Obj<Realm>) -> Option<Arc<Known>> {
-        let known = self.0.lock().get(&realm.metadata.uid).cloned();
+        let known = self.all.lock().get(&realm.metadata.uid).cloned();
         known.filter(|known| known.generation == realm.metadata.generation)
+    }
+
+    /// Whether a program's token may make us ask now; once in [`REFETCH`].
+    pub(super) fn may_wake(&self, cx: &Cx) -> bool {
+        let now = cx.clock().now();
+        let mut woken = self.woken.lock();
+        let may = woken.is_none_or(|last| now < last || now.since(last) >= REFETCH);
+        if may {
+            *woken = Some(now);
+        }
+        may
     }
 
     /// Asks it, and remembers.
@@ -66,7 +81,7 @@ impl Providers {
             generation: realm.metadata.generation,
             asked,
         });
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         // Realms that are gone are forgotten.
         all.retain(|uid, _| cx.cache().key_of(*uid).is_some());
         all.insert(realm.metadata.uid, known.clone());

@@ -2,23 +2,30 @@
 //! for programs. No implicit flow, no password that passes through us.
 
 mod client;
-#[allow(dead_code, reason = "the login that uses all of it follows")]
 mod kept;
-#[allow(dead_code, reason = "the login that uses all of it follows")]
 mod keys;
+mod login;
+mod logout;
+mod machine;
 mod rules;
-#[allow(dead_code, reason = "the login that uses all of it follows")]
 mod token;
 mod types;
 
 pub use kept::Providers;
+pub(crate) use login::{Going, Proved, away, back, leaving};
+pub(crate) use logout::{logged_out, sweep};
+pub(crate) use machine::{machine, stands};
 pub(super) use rules::check;
+pub(crate) use token::is_token;
 pub use types::OidcSpec;
 
 use super::Realm;
 use model::{Error, Result};
 use runtime::{Cx, Obj};
 use serde_json::{Value, json};
+
+/// What a logout token says has happened: a name, and no address that is asked.
+const LOGOUT_EVENT: &str = concat!("http:", "//schemas.openid.net/event/backchannel-logout");
 
 fn spec(realm: &Obj<Realm>) -> Result<&OidcSpec> {
     let name = &realm.metadata.name;
@@ -35,3 +42,6 @@ pub(super) async fn test(cx: &Cx, realm: &Obj<Realm>) -> Result<Value> {
     let logout = known.facts.end_session_endpoint.is_some();
     Ok(json!({ "issuer": known.facts.issuer, "keys": known.keys.len(), "logout": logout }))
 }
+
+#[cfg(test)]
+mod tests;

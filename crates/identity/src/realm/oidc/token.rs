@@ -285,7 +285,7 @@ impl Token<'_> {
 
     /// Whether it says that somebody is logged out at the provider (Back-Channel Logout 1.0, 2.6).
     pub(super) fn for_logout(&self, issuer: &str, client: &str, now: i64) -> Result<(), Wrong> {
-        const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+        const EVENT: &str = super::LOGOUT_EVENT;
         let event = self.all.get("events").and_then(|events| events.get(EVENT));
         let sort = event.is_some_and(Value::is_object) && !self.all.contains_key("nonce");
         if !self.is(&["logout+jwt", "jwt"]) || !sort {

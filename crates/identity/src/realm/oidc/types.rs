@@ -60,7 +60,7 @@ pub struct OidcSpec {
     /// Where the provider sends browsers back to, when it is not `/api/v1/auth/oidc/callback` of the address that the
     /// browser has asked.
     #[serde(default)]
-    #[schemars(length(max = 512), regex(pattern = r"^https://[^?#@\s]+$"))]
+    #[schemars(length(max = 512), regex(pattern = r"^https:/{2}[^?#@\s]+$"))]
     pub redirect_uri: Option<String>,
 }
 
