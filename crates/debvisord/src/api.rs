@@ -38,7 +38,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     })
     .await??;
     // Ports first: one in use must stop us before anything is written, as whoever we run.
-    let listeners = listeners(&config, &run_dir).await?;
+    let (listeners, https) = listeners(&config, &run_dir).await?;
     let agents = agent_socket(&run_dir).await?;
     let streams = folder(&state.join("streams"), 0o700)?;
     let lines = TaskLogs::new(Arc::new(FileLines::new(&streams.join("tasks"))));
@@ -125,6 +125,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .check(clock_check())
         .build()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), state = %state.display(), "api is up");
+    crate::first_start::tell(&cx, &people, https).await;
     crate::notify::ready();
     let ended = server.serve(listeners, ending).await?;
     crate::notify::stopping();
@@ -151,16 +152,21 @@ pub fn folder(path: &Path, mode: u32) -> anyhow::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// What systemd holds for us, else what the configuration says.
-async fn listeners(config: &Config, run_dir: &Path) -> anyhow::Result<Listeners> {
+/// What systemd holds for us, else what the configuration says; and where HTTPS is then.
+async fn listeners(
+    config: &Config,
+    run_dir: &Path,
+) -> anyhow::Result<(Listeners, Option<SocketAddr>)> {
     let mut listeners = Listeners::systemd()?;
     if !listeners.is_empty() {
-        return Ok(listeners);
+        return Ok((listeners, config.listen.https));
     }
+    let mut https = None;
     if let Some(at) = config.listen.https {
         let at = listeners.bind_https(at).await?;
         note_port(run_dir, "https", at)?;
         tracing::info!(%at, "listening for HTTPS");
+        https = Some(at);
     }
     if let Some(at) = config.listen.grpc {
         let at = listeners.bind_grpc(at).await?;
@@ -168,7 +174,7 @@ async fn listeners(config: &Config, run_dir: &Path) -> anyhow::Result<Listeners>
         tracing::info!(%at, "listening for gRPC");
     }
     listeners.bind_unix(&run_dir.join("api.sock")).await?;
-    Ok(listeners)
+    Ok((listeners, https))
 }
 
 /// Leaves the bound address in a file, for instances that let the kernel choose their ports.

@@ -7,6 +7,7 @@ mod config;
 #[cfg(test)]
 mod copied_away;
 mod facts;
+mod first_start;
 mod keys;
 mod kinds;
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) struct Call {
     pub trace: Trace,
     pub peer: Peer,
     /// What his program calls itself.
-    agent: Option<String>,
+    pub agent: Option<String>,
     /// Who asks, or why he is not let in.
     actor: Result<Actor>,
     /// What his connection holds; also what becomes of it (a WebSocket) goes on holding it.

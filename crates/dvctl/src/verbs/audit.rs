@@ -12,6 +12,7 @@ use clap::ArgMatches;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 
 /// The kind of the spine that this is about.
 const KIND: &str = "audit-chain";
@@ -251,7 +252,18 @@ async fn export(s: &Session, m: &ArgMatches) -> Result<()> {
         .await;
     };
     let failed = |e| Failure::io(format!("writing {into}"), e);
-    let mut file = std::fs::File::create(into).map_err(failed)?;
+    // What is personal may be in it: for nobody else's eyes, also where there was a file.
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(into)
+        .map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        let ours = std::fs::Permissions::from_mode(0o600);
+        file.set_permissions(ours).map_err(failed)?;
+    }
     let mut count = 0_u64;
     lines(s, &path, |line| {
         count += 1;
@@ -260,7 +272,10 @@ async fn export(s: &Session, m: &ArgMatches) -> Result<()> {
             .map_err(failed)
     })
     .await?;
-    file.sync_all().map_err(failed)?;
+    // What cannot be synced (a pipe) has taken them.
+    if file.metadata().map_err(failed)?.is_file() {
+        file.sync_all().map_err(failed)?;
+    }
     s.screen.say(&format!("{count} rows are in {into}"));
     Ok(())
 }

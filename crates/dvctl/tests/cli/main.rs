@@ -7,6 +7,7 @@
     reason = "these tests start the program they test; this crate has no host"
 )]
 
+mod audit;
 mod batches;
 mod completion;
 #[path = "../../../server/tests/surfaces/demo.rs"]

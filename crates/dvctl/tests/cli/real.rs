@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 
 /// A server and a checkout whose `dvctl` talks to it.
-struct Real {
-    house: House,
-    folder: tempfile::TempDir,
+pub struct Real {
+    pub house: House,
+    pub folder: tempfile::TempDir,
 }
 
 impl Real {
-    async fn open() -> Real {
+    pub async fn open() -> Real {
         let house = House::open().await;
         let folder = tempfile::tempdir().unwrap();
         let bin = folder.path().join(".dev/bin");
@@ -25,7 +25,7 @@ impl Real {
     }
 
     /// Runs a line whose words have no spaces, while the server goes on.
-    fn run(&self, line: &str) -> Said {
+    pub fn run(&self, line: &str) -> Said {
         let mut command = Command::new(self.folder.path().join(".dev/bin/dvctl"));
         command
             .args(line.split_whitespace())
@@ -37,11 +37,11 @@ impl Real {
         tokio::task::block_in_place(|| Said::of(command.output().unwrap()))
     }
 
-    fn json(&self, line: &str) -> Value {
+    pub fn json(&self, line: &str) -> Value {
         serde_json::from_str(self.run(line).ok()).unwrap()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 }

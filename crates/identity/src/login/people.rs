@@ -4,7 +4,7 @@
 //! for comparing it is remembered until the object changes. There is nothing to invalidate: an object that is gone or
 //! has changed is seen at the very next request.
 
-use super::talk;
+use super::{administrators, talk};
 use crate::ca::Ca;
 use crate::realm::oidc;
 use crate::session::{self, Session, SessionStatus, tokens};
@@ -15,7 +15,10 @@ use model::{Error, Resource, Result, Timestamp};
 use parking_lot::Mutex;
 use runtime::audit::{LOGIN_FAILED, Note, note};
 use runtime::limit::{Caller, Limiter, Rate};
-use runtime::{Actor, ActorKind, Cx, Identities, Known, Proof, Revision, Row, Said, Talk};
+use runtime::{
+    Actor, ActorKind, Authority as _, Cx, Identities, Known, LoginCode, Proof, Revision, Row, Said,
+    Talk,
+};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -127,6 +130,19 @@ impl People {
         standing
             .map(drop)
             .map_err(|standing| standing.refusal("letters asked for from this address"))
+    }
+
+    /// Whether somebody can log in who administers everything.
+    pub fn administered(&self, cx: &Cx) -> bool {
+        administrators::exist(cx)
+    }
+
+    /// A new one-time code that makes the first administrator. Writes a small file.
+    ///
+    /// # Errors
+    /// Before [`People::start`], and when the file cannot be written.
+    pub fn first_code(&self) -> Result<LoginCode> {
+        self.ca()?.make_code(ADMINISTRATOR)
     }
 
     /// What keeps one-time codes.

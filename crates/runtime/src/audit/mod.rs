@@ -129,6 +129,7 @@ pub(crate) async fn start(cx: &Cx) -> Result<()> {
 async fn seal_in_time(cx: Cx, trail: Arc<FileTrail>) {
     let stop = cx.shutdown();
     let mut standing = trail.standing();
+    let mut people = trail.subjects().came();
     let mut shown = None;
     loop {
         let since = standing.borrow_and_update().unsealed_since;
@@ -149,6 +150,10 @@ async fn seal_in_time(cx: Cx, trail: Arc<FileTrail>) {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = standing.wait_for(|now| now.unsealed_since != since) => continue,
+            Ok(()) = people.changed() => {
+                cx.wake(&crate::object_key(kind::KIND.name, None, cx.node()));
+                continue;
+            }
             () = due => {}
         }
         if let Err(error) = trail.seal().await {

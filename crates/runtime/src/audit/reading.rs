@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 use store::streams::Record;
 
@@ -31,7 +32,7 @@ const MOST: u64 = 100_000;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wanted {
-    /// Only what this actor did, or a key of this user.
+    /// Only what this actor did, or a key of this user; `root` is also found as `root@unix`.
     pub actor: Option<String>,
     /// Only what was done from this address.
     pub address: Option<String>,
@@ -102,6 +103,14 @@ async fn between(
         let found = trail.stream().since(at).await;
         found.map_err(|e| Error::unavailable(e.to_string()).because(e))
     };
+    if let (Some(since), Some(until)) = (since, until)
+        && time("since", since, now)? > time("until", until, now)?
+    {
+        return Err(Error::field(
+            "since",
+            format!("`{since}` is after `{until}`"),
+        ));
+    }
     let from = number("since", since, first).await?.max(first);
     let to = number("until", until, next).await?.min(next);
     Ok((from, to.max(from)))
@@ -125,7 +134,7 @@ async fn read(trail: &FileTrail, from: u64, to: u64) -> Result<Vec<Record>> {
 /// A wish, made ready to be compared with bytes: nothing is opened that is not shown.
 struct Sieve {
     wanted: Wanted,
-    actor: Option<(Search, Search)>,
+    actor: Option<Vec<(u8, Search)>>,
     address: Option<Search>,
     name: Option<Search>,
     kind: Option<String>,
@@ -133,8 +142,16 @@ struct Sieve {
 }
 
 impl Sieve {
-    fn of(trail: &FileTrail, wanted: &Wanted) -> Sieve {
+    fn of(trail: &FileTrail, wanted: &Wanted) -> Result<Sieve> {
         let keys = trail.subjects();
+        // As rows have it: an address has many spellings, and a misspelt one would find nothing and say so of all.
+        let address =
+            match wanted.address.as_deref() {
+                Some(text) => Some(text.parse::<IpAddr>().map_err(|_| {
+                    Error::field("address", format!("`{text}` is not an IP address"))
+                })?),
+                None => None,
+            };
         let (kind, object) = match wanted.object.as_deref() {
             None => (None, None),
             Some(word) => match word.split_once('/') {
@@ -147,22 +164,24 @@ impl Sieve {
             keys.search(tag::SEALED_NAME, name)
         };
         let by = |actor: &String| {
-            (
-                keys.search(tag::SEALED_ACTOR, actor),
-                keys.search(tag::SEALED_USER, actor),
-            )
+            vec![
+                (tag::SEALED_ACTOR, keys.search(tag::SEALED_ACTOR, actor)),
+                (tag::SEALED_USER, keys.search(tag::SEALED_USER, actor)),
+                // Whom the machine vouches for.
+                (
+                    tag::SEALED_ACTOR,
+                    keys.search(tag::SEALED_ACTOR, &format!("{actor}@unix")),
+                ),
+            ]
         };
-        Sieve {
+        Ok(Sieve {
             actor: wanted.actor.as_ref().map(by),
-            address: wanted
-                .address
-                .as_ref()
-                .map(|a| keys.search(tag::SEALED_ADDRESS, a)),
+            address: address.map(|a| keys.search(tag::SEALED_ADDRESS, &a.to_string())),
             name: object.as_ref().map(name),
             kind,
             object,
             wanted: wanted.clone(),
-        }
+        })
     }
 
     /// Whether a record is wanted.
@@ -173,14 +192,13 @@ impl Sieve {
         let clear = |tag: u8, wanted: &str| link.field(tag) == Some(wanted.as_bytes());
         let sealed = |tag: u8, search: &Search| link.field(tag).is_some_and(|f| search.finds(f));
         let actor = match (&self.wanted.actor, &self.actor) {
-            (Some(actor), Some((name, user))) => {
+            (Some(actor), Some(names)) => {
                 let known_as = |field: &[u8]| {
                     let id = field.get(..8).map(hex::encode).unwrap_or_default();
                     actor.strip_prefix("subject-") == Some(&*id)
                 };
                 clear(tag::ACTOR, actor)
-                    || sealed(tag::SEALED_ACTOR, name)
-                    || sealed(tag::SEALED_USER, user)
+                    || names.iter().any(|(tag, search)| sealed(*tag, search))
                     || link.field(tag::SEALED_ACTOR).is_some_and(known_as)
             }
             _ => true,
@@ -229,7 +247,7 @@ pub(super) fn rows(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'s
         let wanted: Wanted = params(&request)?;
         let trail = trail(&cx, &request.target.name)?;
         trail.flush().await;
-        let sieve = Sieve::of(&trail, &wanted);
+        let sieve = Sieve::of(&trail, &wanted)?;
         let (from, to) = between(
             &cx,
             &trail,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Of whom nobody is known: strangers share one key.
 pub(super) const STRANGER: &str = "stranger";
@@ -105,6 +106,8 @@ pub(super) struct Subjects {
     seal: Arc<dyn Seal>,
     chain: ChainId,
     ring: RwLock<Ring>,
+    /// How many subjects have come.
+    came: watch::Sender<u64>,
 }
 
 /// How many keys are in which state.
@@ -148,6 +151,7 @@ impl Subjects {
             seal: seal.clone(),
             chain,
             ring: RwLock::default(),
+            came: watch::Sender::new(0),
         };
         let text = files::read(path)?.unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -229,6 +233,11 @@ impl Subjects {
         ))
     }
 
+    /// Changes when somebody gets his first key.
+    pub fn came(&self) -> watch::Receiver<u64> {
+        self.came.subscribe()
+    }
+
     /// Whether somebody of this name has a key.
     pub fn knows(&self, name: &str) -> bool {
         self.ring.read().by_name.contains_key(name)
@@ -256,6 +265,7 @@ impl Subjects {
                 let keys = vec![key];
                 ring.by_name
                     .insert(subject.to_owned(), Subject { id, line, keys });
+                self.came.send_modify(|count| *count += 1);
             }
         }
         self.seal_known(subject, seq, field)?

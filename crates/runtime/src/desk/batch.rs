@@ -211,7 +211,7 @@ impl Desk {
             child.surface = request.surface;
             let asked = match self.cx.gate().admit(child) {
                 // Boxed, because a batch is carried out by what it carries out.
-                Ok(admitted) => Box::pin(self.carry_out(admitted)).await,
+                Ok(admitted) => self.carry_out(admitted).await,
                 Err(error) => Err(error),
             };
             rows.push(match asked {

@@ -17,9 +17,14 @@ use crate::gate::{Actor, Admitted, Op, Request};
 use crate::trace::{Cause, Trace};
 use crate::{Cx, Msg, StreamIo, StreamRequest, View, audit, object_key};
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use model::{Error, ObjectRef, Result};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use store::Key;
+use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 /// Carries out admitted requests. Cheap to clone.
 #[derive(Clone)]
@@ -60,11 +65,38 @@ impl Desk {
         Desk { cx }
     }
 
-    /// Carries out everything but watches and streams.
-    pub async fn carry_out(&self, admitted: Admitted) -> Result<Answer> {
-        let request = admitted.request();
+    /// Carries out everything but watches and streams. What changes something goes on to its end and its outcome row also
+    /// when nobody waits for the answer any more: a client that goes away must not leave it open what became of it.
+    pub fn carry_out(&self, admitted: Admitted) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(async move {
+            let op = &admitted.request().op;
+            if op.reads(self.cx.registry().need(op.kind())?) {
+                return self.do_it(admitted.request()).await;
+            }
+            let (done, answer) = oneshot::channel();
+            let desk = self.clone();
+            let change = async move {
+                // Whoever asked may have gone; then nobody is told.
+                let _ = done.send(desk.change(admitted.request()).await);
+            };
+            let change = change.instrument(tracing::Span::current());
+            match Cause::now() {
+                Some(cause) => self.cx.life().spawn("change", cause.leads_to(change)),
+                None => self.cx.life().spawn("change", change),
+            }
+            let broke_off = |e| Error::internal("a change broke off").because(e);
+            answer.await.map_err(broke_off)?
+        })
+    }
+
+    /// A change between its two rows.
+    async fn change(&self, request: &Request) -> Result<Answer> {
         let pair = audit::intent(&self.cx, request).await?;
-        let result = self.do_it(request).await;
+        let work = AssertUnwindSafe(self.do_it(request)).catch_unwind();
+        let result = work.await.unwrap_or_else(|_| {
+            tracing::error!(request_id = %request.id, "a change panicked");
+            Err(Error::internal("a change panicked"))
+        });
         audit::outcome(&self.cx, pair, result.as_ref().err()).await;
         result
     }

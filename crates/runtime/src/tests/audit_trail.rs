@@ -160,6 +160,35 @@ async fn without_an_intent_nothing_is_changed() {
 }
 
 #[tokio::test]
+async fn a_change_nobody_waits_for_any_more_has_its_outcome_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = trail(dir.path()).await;
+    let cx = start_with(Memory::new(), Arc::default(), Some(kept.clone())).await;
+    let op = Op::Create {
+        kind: "lamp".into(),
+        project: Some("default".into()),
+        body: json!({ "metadata": { "name": "a" } }),
+    };
+    let asked = Request::new("r1", Actor::administrator("tester"), Surface::Rest, op);
+    let admitted = cx.gate().admit(asked).unwrap();
+    let desk = cx.desk();
+    // As a surface does whose client hangs up: it begins, and is dropped.
+    let mut begun = Box::pin(desk.carry_out(admitted));
+    assert!(futures::poll!(&mut begun).is_pending());
+    drop(begun);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let rows = words(&people(&*kept).await);
+        if rows == ["intent lamp.create", "outcome lamp.create ok"] {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{rows:?}");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cx.list::<Lamp>(None).len(), 1);
+}
+
+#[tokio::test]
 async fn each_object_of_a_batch_has_its_pair_in_the_name_of_who_asked() {
     let dir = tempfile::tempdir().unwrap();
     let kept = trail(dir.path()).await;
@@ -286,6 +315,19 @@ async fn shown(cx: &Cx, stream: &str, params: Value) -> Vec<Value> {
     lines
 }
 
+/// Why a stream of rows is not opened.
+async fn refused(cx: &Cx, params: Value) -> model::Error {
+    let op = Op::Stream {
+        target: chain(),
+        stream: "rows".into(),
+        params,
+    };
+    let request = Request::new("r9", Actor::administrator("auditor"), Surface::Rest, op);
+    let admitted = cx.gate().admit(request).unwrap();
+    let (_ours, theirs) = StreamIo::pair();
+    cx.desk().open(admitted, theirs).await.unwrap_err()
+}
+
 #[tokio::test]
 async fn rows_are_found_by_what_is_asked_for() {
     let dir = tempfile::tempdir().unwrap();
@@ -330,6 +372,35 @@ async fn rows_are_found_by_what_is_asked_for() {
         3
     );
     assert_eq!(actions(json!({ "until": "1h" })).await.len(), 0);
+    // Whom the machine vouches for is found by his name alone, and an address however it is spelt.
+    let local = audit::Note::by(&audit::LOGOUT, &Actor::administrator("carl@unix"));
+    let address = "2001:db8::7".parse().ok();
+    audit::note(&cx, local.from(address)).await.unwrap();
+    assert_eq!(actions(json!({ "actor": "carl" })).await, ["auth.logout"]);
+    assert_eq!(
+        actions(json!({ "address": "2001:0DB8:0::7" })).await,
+        ["auth.logout"]
+    );
+    // What would find nothing, whatever happened, is refused.
+    for wrong in [
+        json!({ "address": "192.0.2.300" }),
+        json!({ "since": "1h", "until": "2h" }),
+        json!({ "since": "soon" }),
+    ] {
+        let error = refused(&cx, wrong.clone()).await;
+        assert!(matches!(error.what, What::Invalid(_)), "{wrong}: {error}");
+    }
+    // Persons count as soon as they come, not at the next seal.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let shown = cx.get::<audit::AuditChain>(None, "node1");
+        let keys = shown.and_then(|chain| chain.status.as_ref().map(|s| s.keys));
+        if keys.is_some_and(|keys| keys.active >= 4) {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{keys:?}");
+        tokio::task::yield_now().await;
+    }
     cx.life().stop(std::time::Duration::from_secs(5)).await;
 }
 

@@ -6,6 +6,7 @@ use crate::reply::{self, Outcome};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use model::{Error, Violation};
+use runtime::audit::{LOGIN_FAILED, LOGIN_SUCCEEDED, Note, TOKEN_ISSUED, note};
 use serde_json::{Value, json};
 
 /// `GET /whoami`.
@@ -18,6 +19,14 @@ pub(super) fn whoami(call: &Call) -> Outcome {
             "mfa": actor.mfa, "address": call.peer.ip(),
         }),
     ))
+}
+
+/// A row about this request.
+fn about(call: &Call, note: Note) -> Note {
+    note.via(call.surface)
+        .from(call.peer.ip())
+        .user_agent(call.agent.as_deref())
+        .request(&call.id, &call.trace)
 }
 
 /// `POST /login {code, csr}`: anybody may try; tries are limited by address.
@@ -38,9 +47,19 @@ pub(super) async fn login(call: &Call, request: Request<Body>) -> Outcome {
         }
     };
     let (authority, from) = (call.app.authority.clone(), call.peer.ip());
-    let issued = tokio::task::spawn_blocking(move || authority.login(&code, &csr, from))
-        .await
-        .map_err(|e| Error::internal("the login broke off").because(e))??;
+    let tried = tokio::task::spawn_blocking(move || authority.login(&code, &csr, from)).await;
+    let tried = tried.map_err(|e| Error::internal("the login broke off").because(e))?;
+    let issued = match tried {
+        Ok(issued) => issued,
+        Err(error) => {
+            let failed = about(call, Note::new(&LOGIN_FAILED, "anonymous"));
+            note(&call.app.cx, failed.failed(error.code())).await?;
+            return Err(error.into());
+        }
+    };
+    // On record before it is of use to anybody.
+    let came = about(call, Note::new(&LOGIN_SUCCEEDED, &*issued.account));
+    note(&call.app.cx, came.with("by", "certificate")).await?;
     tracing::info!(
         request_id = call.id,
         account = issued.account,
@@ -51,9 +70,11 @@ pub(super) async fn login(call: &Call, request: Request<Body>) -> Outcome {
 
 /// `POST /login/code`: an administrator makes a one-time code for somebody remote.
 pub(super) async fn make_code(call: &Call) -> Outcome {
-    call.need("session", "create")?;
+    let actor = call.need("session", "create")?;
     let authority = call.app.authority.clone();
     let account = authority.account();
+    let made = about(call, Note::by(&TOKEN_ISSUED, &actor));
+    note(&call.app.cx, made.with("token", "login code")).await?;
     let code = tokio::task::spawn_blocking(move || authority.make_code(&account))
         .await
         .map_err(|e| Error::internal("making the code broke off").because(e))??;
