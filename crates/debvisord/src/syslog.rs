@@ -1,5 +1,5 @@
-//! Messages to a log server over TLS (RFC 5425). One connection for each: they are few, at most one in a minute or a
-//! thousand rows.
+//! Messages to a log server over TLS (RFC 5425), and questions to a time stamp authority over HTTP. One connection for
+//! each: they are few, at most one in a minute or a thousand rows.
 
 use futures::future::BoxFuture;
 use model::{Error, Result};
@@ -60,6 +60,41 @@ impl Carrier for Syslog {
                 Ok(Err(e)) if e.kind() == ErrorKind::InvalidData => Err(broke("writing to", e)),
                 _ => Ok(()),
             }
+        })
+    }
+
+    fn post<'a>(
+        &'a self,
+        url: &'a str,
+        content_type: &'a str,
+        body: Vec<u8>,
+        longest: usize,
+    ) -> BoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            // Another part of the process may have chosen it already, which is as good.
+            let _ = default_provider().install_default();
+            let broke =
+                |e: reqwest::Error| Error::unavailable(format!("asking {url}: {e}")).because(e);
+            let client = reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .map_err(|e| Error::internal("the HTTP client cannot be set up").because(e))?;
+            let asked = client.post(url).header("content-type", content_type);
+            let mut answer = asked.body(body).send().await.map_err(broke)?;
+            let status = answer.status();
+            if !status.is_success() {
+                return Err(Error::unavailable(format!("{url} answers {status}")));
+            }
+            let mut out = Vec::new();
+            while let Some(part) = answer.chunk().await.map_err(broke)? {
+                if out.len() + part.len() > longest {
+                    return Err(Error::unavailable(format!(
+                        "{url} answers with more than {longest} bytes"
+                    )));
+                }
+                out.extend_from_slice(&part);
+            }
+            Ok(out)
         })
     }
 }

@@ -283,7 +283,7 @@ impl Call {
         F: Fn() -> bool + Send + 'static,
     {
         /// Grants end by the time too, and certificates by a list that is read.
-        const LOOK_AGAIN: Duration = Duration::from_secs(2);
+        const LOOK_AGAIN: Duration = Duration::from_millis(500);
         let (call, actor) = (self.clone(), actor.clone());
         async move {
             if actor.credential.is_none() && matches!(call.peer, Peer::Local { .. }) {

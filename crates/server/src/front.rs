@@ -8,7 +8,7 @@ use crate::{compress, graphql, health, pages, pki, rest};
 use axum::body::Body;
 use axum::response::Response;
 use futures::FutureExt;
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::{Error, What};
 use runtime::limit::Class;
@@ -207,6 +207,12 @@ fn seal(app: &App, response: &mut Response, path: &str) {
     headers.entry(csp).or_insert(HeaderValue::from_static(
         "default-src 'none'; frame-ancestors 'none'",
     ));
+    if path.starts_with("/api/v1/") {
+        // What somebody was shown is in no cache for the next one at that browser.
+        headers
+            .entry(CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
+    }
     if path.starts_with("/api/") {
         headers.insert(
             HeaderName::from_static("x-api-version"),

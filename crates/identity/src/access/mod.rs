@@ -91,6 +91,7 @@ impl Rules {
             let limit = match actor.kind {
                 ActorKind::Key => {
                     let key = actor.credential.as_deref()?.strip_prefix("api-key/")?;
+                    let key = key.split('/').next()?;
                     Some(state.rights(&Subject::Key(key.into())))
                 }
                 _ => None,

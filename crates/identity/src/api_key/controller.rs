@@ -1,11 +1,13 @@
-//! Says where keys are in their lives, warns before they end, and takes away those that ended long ago.
+//! Says where keys are in their lives, warns before they end, rotates those that want it, fills their sinks, and takes away
+//! keys that ended long ago.
 
 use super::types::{ApiKeyStatus, State};
-use super::{ApiKey, KIND, rules, target};
+use super::{ApiKey, KIND, fresh, rules, target};
 use crate::mail;
 use crate::user::User;
 use futures::future::BoxFuture;
-use model::{Kind, Result};
+use model::{Kind, ObjectRef, Result};
+use runtime::audit::{Note, TOKEN_ISSUED, note};
 use runtime::event::Severity;
 use runtime::{Controller, Cx, Key, Next, Op};
 use serde_json::json;
@@ -67,9 +69,53 @@ impl Controller for ApiKeyController {
                             .await?;
                     }
                 }
+                State::Waiting => {
+                    if let Some(sink) = &object.spec.sink {
+                        fill(cx, &target, sink).await?;
+                    }
+                }
+                State::Expiring if object.spec.auto_rotate => {
+                    let op = Op::Act {
+                        target,
+                        verb: "rotate".into(),
+                        params: json!({ "reason": "scheduled" }),
+                    };
+                    cx.submit(op, "keys that rotate").await?;
+                }
                 _ => {}
             }
             Ok(Next::Again(rules::next_look(&object.spec, now)))
         })
     }
+}
+
+/// Makes the next secret of a key and writes it to its sink. The sink comes first: a crash between the two leaves a value
+/// there that lets nobody in yet, and the next look makes another; the other way round nobody would know the new one.
+async fn fill(cx: &Cx, target: &ObjectRef, sink: &str) -> Result<()> {
+    let (made, stored) = fresh(cx);
+    let given = Note::new(&TOKEN_ISSUED, "api keys").about(target);
+    note(cx, given.with("sink", sink)).await?;
+    let value = json!({ "spec": { "value": made } });
+    let op = Op::Patch {
+        target: rules::sink_of(sink)?,
+        body: value,
+    };
+    cx.submit(op, "keys that rotate").await?;
+    // As it is now: its use may have been noted meanwhile.
+    let object = cx.get::<ApiKey>(None, &target.name);
+    let Some(object) = object.filter(|object| rules::awaits(&object.spec)) else {
+        return Ok(());
+    };
+    let secrets = rules::with(&object.spec, stored, cx.clock().now());
+    let op = Op::Patch {
+        target: target.clone(),
+        body: json!({
+            "metadata": { "revision": object.metadata.revision }, "spec": { "secrets": secrets },
+        }),
+    };
+    cx.submit(op, "keys that rotate").await?;
+    let text = format!("its next secret is in `{sink}`");
+    cx.event(target, "api-key.delivered", &text, Severity::Info)
+        .await;
+    Ok(())
 }

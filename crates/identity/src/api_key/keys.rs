@@ -73,17 +73,24 @@ impl Keys {
         }
         seen.counts.within(spec.rate, now)?;
         seen.counts.note(&row.name, from, now, uses);
-        Ok(Actor::key(&row.name, &spec.owner))
+        Ok(Actor::key(&row.name, id, &spec.owner))
     }
 
-    /// Whether somebody who came in with it may stay.
-    pub(crate) fn stands(&self, cx: &Cx, name: &str, from: Option<IpAddr>) -> bool {
+    /// Whether somebody who came in with one of its secrets may stay: `NAME/SECRET`.
+    pub(crate) fn stands(&self, cx: &Cx, shown: &str, from: Option<IpAddr>) -> bool {
+        let Some((name, id)) = shown.split_once('/') else {
+            return false;
+        };
         let key = cx.key::<ApiKey>(None, name);
         let Some(row) = cx.cache().row(KIND.name, &key) else {
             return false;
         };
+        let now = cx.clock().now();
         self.seen(cx, &row).is_some_and(|seen| {
-            rules::lives(&seen.spec, cx.clock().now())
+            let at = seen.spec.secrets.iter().position(|s| s.id == id);
+            let end = at.and_then(|at| rules::ends(&seen.spec, at));
+            rules::lives(&seen.spec, now)
+                && end.is_some_and(|end| now < end)
                 && inside(&seen.spec.networks, from)
                 && is_active(cx, &seen.spec.owner, &row)
         })

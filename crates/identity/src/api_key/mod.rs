@@ -6,7 +6,8 @@
 //!               +------------------+          any -(revoke)-> revoked
 //! ```
 //!
-//! **Invariants.** A secret goes out once, over the stream `secret`, to who opens it, and is kept nowhere: only a salted
+//! **Invariants.** A secret goes out once, over the stream `secret`, to who opens it, or into the one secret that the key
+//! names as its sink, and is kept nowhere else: only a salted
 //! hash, sealed. Nobody brings a secret of his own. A key that was revoked lets nobody in at the next request, and never
 //! again.
 
@@ -99,6 +100,7 @@ pub static KIND: Kind = Kind {
     examples: &[
         "dvctl api-key create ci --owner anna --privileges vm.read --networks 192.0.2.0/24",
         "dvctl api-key secret ci",
+        "dvctl api-key create ci --owner anna --sink default/ci-key --auto-rotate true",
         "dvctl api-key list",
     ],
 };
@@ -160,16 +162,13 @@ fn secret(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'static, Re
                     ),
                 );
             }
-            let (mut random, mut salt) = ([0; 32], [0; 16]);
-            cx.clock().fill(&mut random);
-            cx.clock().fill(&mut salt);
-            let made = token::make(random);
-            let mut secrets = object.spec.secrets.clone();
-            for (at, old) in secrets.iter_mut().enumerate() {
-                old.until = rules::ends(&object.spec, at);
+            if let Some(sink) = &object.spec.sink {
+                return Err(Error::refused(format!(
+                    "the secret of {target} goes to the secret `{sink}`, and is shown by nothing else"
+                )));
             }
-            secrets.retain(|old| old.until.is_some_and(|end| now < end));
-            secrets.push(token::stored(&made, salt, now));
+            let (made, stored) = fresh(&cx);
+            let secrets = rules::with(&object.spec, stored, now);
             // On record before it is out: what gives somebody rights needs its row.
             note(&cx, Note::by(&TOKEN_ISSUED, &request.actor).about(target)).await?;
             let op = Op::Patch {
@@ -190,6 +189,16 @@ fn secret(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'static, Re
         };
         io.data(format!("{made}\n")).await
     })
+}
+
+/// A new secret, and what is stored of it.
+fn fresh(cx: &Cx) -> (String, KeySecret) {
+    let (mut random, mut salt) = ([0; 32], [0; 16]);
+    cx.clock().fill(&mut random);
+    cx.clock().fill(&mut salt);
+    let made = token::make(random);
+    let stored = token::stored(&made, salt, cx.clock().now());
+    (made, stored)
 }
 
 /// Notes uses of a key.

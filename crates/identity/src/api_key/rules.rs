@@ -1,10 +1,11 @@
 //! What a key may be, what becomes of it, and when a secret of it is worth anything.
 
-use super::types::{ApiKeySpec, Reason, Revoke, Revoked, Rotate, Rotation, State};
+use super::types::{ApiKeySpec, KeySecret, Reason, Revoke, Revoked, Rotate, Rotation, State};
 use super::{ApiKey, KIND};
 use crate::access::{self, Pattern, Reach};
+use crate::secret::Secret;
 use crate::user::User;
-use model::{Error, Owner, Resource, Result, Timestamp, Violation};
+use model::{Error, ObjectRef, Owner, Resource, Result, Timestamp, Violation};
 use runtime::{ActorKind, Draft};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -109,6 +110,13 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
         )
         .hint(format!("at the latest {}", begun.plus(LONGEST))));
     }
+    if let Some(sink) = spec.sink.as_deref()
+        && old
+            .as_ref()
+            .is_none_or(|old| old.sink.as_deref() != Some(sink))
+    {
+        may_fill(draft, sink)?;
+    }
     take_slot(draft, &owner.uid.to_string(), lives(&spec, now))?;
     for secret in &spec.secrets {
         draft.claim_key(IDS, &secret.id);
@@ -146,6 +154,15 @@ fn check(
             wrong.push(Violation::new("spec.rotation", "cannot be taken back"));
         }
     }
+    if spec.auto_rotate && spec.sink.is_none() {
+        wrong.push(
+            Violation::new(
+                "spec.auto_rotate",
+                "needs a secret that the new one goes to",
+            )
+            .hint("--sink PROJECT/NAME"),
+        );
+    }
     if spec
         .rotation
         .as_ref()
@@ -162,6 +179,51 @@ fn check(
         Some(scope) => Reach::parse(scope)?.check(draft.cx()),
         None => Ok(()),
     }
+}
+
+/// Refuses a sink that whoever names it could not write himself: the key would do it for him.
+fn may_fill(draft: &Draft<'_>, sink: &str) -> Result<()> {
+    let target = sink_of(sink)?;
+    let (kind, project) = (Secret::KIND.name, target.project.as_deref());
+    let gate = draft.cx().gate();
+    match gate.may(
+        draft.actor(),
+        None,
+        kind,
+        "update",
+        project,
+        Some(&target.name),
+    ) {
+        true => Ok(()),
+        // No more than of one that is not there.
+        false => Err(Error::field(
+            "spec.sink",
+            format!("there is no secret `{sink}` that you may write"),
+        )),
+    }
+}
+
+/// The secret that a sink names.
+pub(super) fn sink_of(sink: &str) -> Result<ObjectRef> {
+    let (project, name) = sink
+        .split_once('/')
+        .ok_or_else(|| Error::field("spec.sink", format!("`{sink}` is not `project/name`")))?;
+    Ok(ObjectRef {
+        kind: Secret::KIND.name.into(),
+        project: Some(project.to_owned()),
+        name: name.to_owned(),
+    })
+}
+
+/// The secrets of a key with one more. What has ended meanwhile goes, and the others learn when they end.
+pub(super) fn with(spec: &ApiKeySpec, new: KeySecret, now: Timestamp) -> Vec<KeySecret> {
+    let mut secrets = spec.secrets.clone();
+    for (at, old) in secrets.iter_mut().enumerate() {
+        old.until = ends(spec, at);
+    }
+    secrets.retain(|old| old.until.is_some_and(|end| now < end));
+    secrets.push(new);
+    secrets
 }
 
 /// A living key holds one of its owner's slots; an ended one gives it back.
@@ -239,7 +301,6 @@ pub(super) fn next_look(spec: &ApiKeySpec, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api_key::types::KeySecret;
 
     fn at(days: u64) -> Timestamp {
         Timestamp::from_millis(1_800_000_000_000).plus(DAY * days as u32)

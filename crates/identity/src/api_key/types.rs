@@ -38,6 +38,14 @@ pub struct ApiKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-allocated" = true))]
     pub expires: Option<Timestamp>,
+    /// The secret, as `project/name`, that each new secret of this key is written to, in the place of showing it once:
+    /// whatever reads that secret has the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-ref" = "secret"))]
+    pub sink: Option<String>,
+    /// Rotated by itself when it ends within 14 days; needs `sink`.
+    #[serde(default)]
+    pub auto_rotate: bool,
     /// Its last rotation; set by `rotate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-allocated" = true))]

@@ -1,10 +1,12 @@
 //! Anchors: the heads of the chain leave the machine at each seal, so that nobody who takes it over can cut the end of
-//! the trail off unseen. To a file on other storage, and as messages (RFC 5424) to a log server over TLS (RFC 5425).
+//! the trail off unseen. To a file on other storage, as messages (RFC 5424) to a log server over TLS (RFC 5425), and to a
+//! time stamp authority (RFC 3161).
 
 use super::head::Head;
 use super::kind::KIND;
 use super::{AuditTrail, FileTrail};
-use crate::setting::{AUDIT_ANCHOR_CA, AUDIT_ANCHOR_FILE, AUDIT_ANCHOR_SYSLOG};
+use super::{files, stamp};
+use crate::setting::{AUDIT_ANCHOR_CA, AUDIT_ANCHOR_FILE, AUDIT_ANCHOR_SYSLOG, AUDIT_ANCHOR_TSA};
 use crate::{Cx, object_key};
 use futures::future::BoxFuture;
 use model::{ConditionStatus, Error, Result, Timestamp};
@@ -26,6 +28,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const SELDOM: Duration = Duration::from_secs(60);
 /// A head that has not left the machine for so long is missed.
 const MISSED: Duration = Duration::from_secs(120);
+/// Stamps that are kept here: at one a minute, those of a day.
+const STAMPS: usize = 1440;
 /// Where syslog over TLS listens (RFC 5425, section 4.1).
 const SYSLOG_PORT: u16 = 6514;
 /// Facility "log audit", severity "notice" (RFC 5424, section 6.2.1).
@@ -35,7 +39,7 @@ const PRIORITY: u8 = 13 * 8 + 5;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Anchor {
-    /// `file` or `syslog`, and where.
+    /// `file`, `syslog` or `stamps of`, and where.
     pub target: String,
     /// The last row whose head is there.
     pub seq: u64,
@@ -55,7 +59,8 @@ impl Anchor {
     }
 }
 
-/// Carries messages to a log server. A part of the api process, which can speak TLS.
+/// Carries messages to a log server, and questions to a time stamp authority. A part of the api process, which can speak
+/// TLS.
 pub trait Carrier: Send + Sync {
     /// Sends one framed message to `host:port` over TLS and returns once the server has taken it. `ca`: whom to trust.
     fn carry<'a>(
@@ -65,6 +70,15 @@ pub trait Carrier: Send + Sync {
         ca: &'a Path,
         message: &'a [u8],
     ) -> BoxFuture<'a, Result<()>>;
+
+    /// Posts a question to a URL and gives the body of its answer, when that is a success of at most so many bytes.
+    fn post<'a>(
+        &'a self,
+        url: &'a str,
+        content_type: &'a str,
+        body: Vec<u8>,
+        longest: usize,
+    ) -> BoxFuture<'a, Result<Vec<u8>>>;
 }
 
 /// The part.
@@ -166,7 +180,8 @@ pub(super) fn unanchored(
 ) -> (ConditionStatus, &'static str, String) {
     if anchors.is_empty() {
         let message = "no head of the audit trail leaves this machine: who takes it over can cut the end off unseen. Set \
-                       audit-anchor-file to a folder on other storage, or audit-anchor-syslog to a log server";
+                       audit-anchor-file to a folder on other storage, audit-anchor-syslog to a log server, or \
+                       audit-anchor-tsa to a time stamp authority";
         return (ConditionStatus::True, "NoAnchor", message.into());
     }
     let newest = sealed.map_or(0, |head| head.seq);
@@ -190,8 +205,13 @@ pub(super) async fn deliver(cx: Cx, part: Arc<AuditTrail>, trail: Arc<FileTrail>
     let mut wait = AGAIN;
     let mut hand = Hand::default();
     loop {
-        let changed = [&AUDIT_ANCHOR_FILE, &AUDIT_ANCHOR_SYSLOG, &AUDIT_ANCHOR_CA]
-            .map(|setting| Box::pin(setting.changed(&cx)));
+        let changed = [
+            &AUDIT_ANCHOR_FILE,
+            &AUDIT_ANCHOR_SYSLOG,
+            &AUDIT_ANCHOR_CA,
+            &AUDIT_ANCHOR_TSA,
+        ]
+        .map(|setting| Box::pin(setting.changed(&cx)));
         let sealed = standing.borrow_and_update().sealed.clone();
         let before = part.anchors();
         let now = bring(&cx, &trail, sealed.as_ref(), &before, &mut hand).await;
@@ -250,6 +270,12 @@ async fn bring(
     if !server.is_empty() {
         let anchor = known(&format!("syslog {server}"));
         out.push(tried(cx, anchor, head, send(cx, &server, head)).await);
+    }
+    let authority = AUDIT_ANCHOR_TSA.text(cx);
+    if !authority.is_empty() {
+        let anchor = known(&format!("stamps of {authority}"));
+        let folder = trail.stamps();
+        out.push(tried(cx, anchor, head, stamped(cx, &authority, &folder, head)).await);
     }
     out
 }
@@ -366,6 +392,54 @@ async fn send(cx: &Cx, server: &str, head: Option<&Head>) -> Result<bool> {
         .call(call)
         .await?;
     Ok(true)
+}
+
+/// Has a head stamped. The stamp and the line that it is of are kept beside the keys; a copy of both proves to anybody that
+/// the trail went so far at that time.
+async fn stamped(cx: &Cx, url: &str, folder: &Path, head: Option<&Head>) -> Result<bool> {
+    let Some(head) = head else { return Ok(true) };
+    let carrier = cx
+        .try_part::<AnchorCarrier>()
+        .ok_or_else(|| Error::refused("this process cannot speak to a time stamp authority"))?;
+    let host = stamper(url).map_err(Error::refused)?;
+    let line = head.line();
+    let hash = stamp::imprint(&line);
+    let mut nonce = [0; 8];
+    cx.clock().fill(&mut nonce);
+    let question = stamp::request(&hash, nonce);
+    let sort = "application/timestamp-query";
+    let call = || carrier.0.post(url, sort, question.clone(), stamp::LONGEST);
+    let answer = cx
+        .dependencies()
+        .named(&format!("time stamp authority {host}"))
+        .call(call)
+        .await?;
+    stamp::check(&answer, &hash, nonce)?;
+    let (folder, seq) = (folder.to_owned(), head.seq);
+    let kept = tokio::task::spawn_blocking(move || -> Result<()> {
+        files::folder(&folder)?;
+        files::replace(&folder.join(format!("{seq:020}.head")), &line)?;
+        files::replace(&folder.join(format!("{seq:020}.tsr")), answer)?;
+        // The two that came now are the last by name.
+        let _ = files::keep_last(&folder, 2 * STAMPS);
+        Ok(())
+    });
+    kept.await
+        .map_err(|e| Error::internal("keep a time stamp").because(e))??;
+    Ok(true)
+}
+
+/// The host of a time stamp authority. Its answers are signed, so that plain `http` will do.
+pub(crate) fn stamper(url: &str) -> std::result::Result<&str, String> {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+        .ok_or_else(|| format!("`{url}` is no URL with http or https"))?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match !host.is_empty() && !host.contains('@') && !url.contains(char::is_whitespace) {
+        true => Ok(host),
+        false => Err(format!("`{url}` names no host")),
+    }
 }
 
 /// Host and port of a log server. The port may be left out.

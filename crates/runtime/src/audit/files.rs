@@ -30,11 +30,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>> {
 
 /// Puts a file in the place of another, durable: afterwards there is the old one or the new one, never a part. What the
 /// old one held is overwritten first, so that a key which must be gone is not left on a disk that writes in place.
-pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+pub(super) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let part = path.with_extension("part");
     let work = || -> io::Result<()> {
         let mut file = private(&part, true)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(text.as_ref())?;
         file.sync_all()?;
         let old = OpenOptions::new().write(true).open(path);
         fs::rename(&part, path)?;
@@ -82,6 +82,16 @@ fn whole(file: &File) -> io::Result<u64> {
         at -= 1;
     }
     Ok(at)
+}
+
+/// Takes away all but the last files of a folder, by name. What cannot be taken away now is tried again with the next.
+pub(super) fn keep_last(folder: &Path, count: usize) -> io::Result<()> {
+    let mut names: Vec<_> = fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    names.sort();
+    let gone = names.len().saturating_sub(count);
+    names.iter().take(gone).try_for_each(fs::remove_file)
 }
 
 fn private(path: &Path, fresh: bool) -> io::Result<File> {

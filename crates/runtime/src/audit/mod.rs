@@ -20,11 +20,13 @@ mod reading;
 mod recover;
 mod row;
 mod signer;
+mod stamp;
 mod subjects;
 mod trail;
 mod verify;
 
 pub(crate) use anchors::address;
+pub(crate) use anchors::stamper;
 pub use anchors::{Anchor, AnchorCarrier, Carrier};
 pub use catalogue::*;
 pub use head::{ChainId, Head, PublicKey};

@@ -260,6 +260,11 @@ impl FileTrail {
         (&self.rows, &self.heads)
     }
 
+    /// Where time stamps of heads are kept.
+    pub(super) fn stamps(&self) -> PathBuf {
+        self.heads.with_file_name("stamps")
+    }
+
     /// A row from its bytes, as far as it can be read.
     pub(super) fn decode(&self, payload: &[u8]) -> Option<Row> {
         let seq = Link::read(payload)?.seq;

@@ -31,7 +31,8 @@ pub struct Actor {
     /// The user whose rights count: himself, or the owner of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The object that must stand for him to stay in: `session/NAME`, `api-key/NAME`.
+    /// The object that must stand for him to stay in: `session/NAME`, `api-key/NAME/SECRET`, where the last part is what may
+    /// be known of the key's secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// When he last proved a second factor.
@@ -70,11 +71,12 @@ impl Actor {
         }
     }
 
-    /// A program with the API key of a user; the key's object is named `key`.
-    pub fn key(key: &str, owner: &str) -> Actor {
+    /// A program with the API key of a user; the key's object is named `key`, and `secret` is what may be known of the one
+    /// of its secrets that was shown.
+    pub fn key(key: &str, secret: &str, owner: &str) -> Actor {
         Actor {
             user: Some(owner.to_owned()),
-            credential: Some(format!("api-key/{key}")),
+            credential: Some(format!("api-key/{key}/{secret}")),
             ..Actor::new(ActorKind::Key, format!("key:{key}"))
         }
     }

@@ -151,6 +151,20 @@ pub static AUDIT_ANCHOR_CA: Known = Known {
     restart_needed: false,
 };
 
+/// Who stamps heads of the audit trail with the time.
+pub static AUDIT_ANCHOR_TSA: Known = Known {
+    name: "audit-anchor-tsa",
+    doc: "A time stamp authority (RFC 3161) that stamps each head of the audit trail, as its URL. A stamp proves when a head was there. Empty: none.",
+    sort: Sort::Text {
+        default: "",
+        check: |text| match text.is_empty() {
+            true => Ok(()),
+            false => crate::audit::stamper(text).map(|_| ()),
+        },
+    },
+    restart_needed: false,
+};
+
 /// Where http-01 of ACME is answered.
 pub static ACME_HTTP_ADDRESS: Known = Known {
     name: "acme-http-address",
@@ -213,6 +227,7 @@ pub static KNOWN: &[&Known] = &[
     &AUDIT_ANCHOR_CA,
     &AUDIT_ANCHOR_FILE,
     &AUDIT_ANCHOR_SYSLOG,
+    &AUDIT_ANCHOR_TSA,
     &login::BREACHED_PASSWORDS,
     &CONSOLES_PER_VM,
     &CORS_ORIGINS,

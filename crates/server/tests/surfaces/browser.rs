@@ -1,7 +1,7 @@
 //! A page of another site can neither read nor act: by its origin, by what it may not know, and by what it is not told.
 
 use crate::abuse::says;
-use crate::house::{House, set, told};
+use crate::house::{House, rate, set, told};
 use crate::login::{PASSWORD, user};
 use crate::watch::{Socket, tls};
 use reqwest::header::HeaderMap;
@@ -196,7 +196,40 @@ async fn a_login_cookie_acts_only_with_the_token_of_its_login() {
     }
 }
 
-/// What a header scan looks for, on a page, an answer, a problem and a refusal.
+/// What a header scan looks for, on whatever comes.
+fn guarded(what: &str, headers: &HeaderMap) {
+    let header = |name: &str| {
+        let value = headers.get(name);
+        value
+            .unwrap_or_else(|| panic!("{what} has no {name}"))
+            .to_str()
+            .unwrap()
+    };
+    assert!(header("strict-transport-security").contains("max-age=31536000"));
+    assert_eq!(header("x-content-type-options"), "nosniff", "{what}");
+    assert_eq!(header("referrer-policy"), "same-origin", "{what}");
+    assert_eq!(header("cross-origin-opener-policy"), "same-origin");
+    assert_eq!(header("cross-origin-resource-policy"), "same-origin");
+    assert!(header("permissions-policy").contains("camera=()"));
+    let csp = header("content-security-policy");
+    assert!(
+        csp.contains("default-src 'none'") && csp.contains("frame-ancestors 'none'"),
+        "{what}: {csp}"
+    );
+    assert!(
+        !csp.contains("unsafe") && !csp.contains('*'),
+        "{what}: {csp}"
+    );
+    for telling in ["server", "x-powered-by", "set-cookie"] {
+        assert!(!headers.contains_key(telling), "{what} tells {telling}");
+    }
+    // What somebody was shown is in no cache for the next one.
+    if what.contains("/api/v1/") {
+        assert_eq!(header("cache-control"), "no-store", "{what}");
+    }
+}
+
+/// On a page, an answer and a problem; and on every way in which a request can be refused.
 #[tokio::test]
 async fn every_answer_has_its_guards() {
     let house = House::open().await;
@@ -205,34 +238,79 @@ async fn every_answer_has_its_guards() {
         "/api/docs",
         "/api/v1/whoami",
         "/api/v1/nothing",
+        "/api/v1/vms",
+        "/api/v1/settings/slow-read",
         "/health/live",
         "/none",
     ] {
         let response = house.ask(Method::GET, path).send().await.unwrap();
-        let header = |name: &str| {
-            let value = response.headers().get(name);
-            value
-                .unwrap_or_else(|| panic!("{path} has no {name}"))
-                .to_str()
-                .unwrap()
-        };
-        assert!(header("strict-transport-security").contains("max-age=31536000"));
-        assert_eq!(header("x-content-type-options"), "nosniff");
-        assert_eq!(header("referrer-policy"), "same-origin");
-        assert_eq!(header("cross-origin-opener-policy"), "same-origin");
-        assert_eq!(header("cross-origin-resource-policy"), "same-origin");
-        assert!(header("permissions-policy").contains("camera=()"));
-        let csp = header("content-security-policy");
-        assert!(
-            csp.contains("default-src 'none'") && csp.contains("frame-ancestors 'none'"),
-            "{csp}"
-        );
-        assert!(!csp.contains("unsafe") && !csp.contains('*'), "{csp}");
-        for telling in ["server", "x-powered-by", "set-cookie"] {
-            assert!(
-                !response.headers().contains_key(telling),
-                "{path} tells {telling}"
-            );
+        guarded(path, response.headers());
+    }
+    let ask = |method: Method| house.ask(method, LAMPS);
+    let lamp = json!({ "metadata": { "name": "a" } });
+    let big = "x".repeat(2 << 20);
+    let stranger = house.stranger();
+    for (status, asked) in [
+        (201, ask(Method::POST).json(&lamp)),
+        (409, ask(Method::POST).json(&lamp)),
+        (422, ask(Method::POST).json(&json!({ "spec": { "x": 1 } }))),
+        (
+            400,
+            ask(Method::POST)
+                .header("content-type", "application/json")
+                .body("{"),
+        ),
+        (
+            413,
+            ask(Method::POST)
+                .header("content-type", "application/json")
+                .body(big),
+        ),
+        (
+            415,
+            ask(Method::POST)
+                .header("content-type", "text/plain")
+                .body("x"),
+        ),
+        (405, ask(Method::PUT).json(&lamp)),
+        (
+            403,
+            ask(Method::POST)
+                .header("origin", "https://evil.example")
+                .json(&lamp),
+        ),
+        (
+            403,
+            ask(Method::OPTIONS)
+                .header("origin", "https://evil.example")
+                .header("access-control-request-method", "POST"),
+        ),
+        (401, stranger.get(house.url(LAMPS))),
+        (401, stranger.get(house.url(LAMPS)).bearer_auth("dv_wrong")),
+        (
+            401,
+            stranger
+                .post(house.url("/api/v1/login"))
+                .json(&json!({ "code": "A", "csr": "B" })),
+        ),
+    ] {
+        let response = asked.send().await.unwrap();
+        let what = format!("{status} of /api/v1/");
+        assert_eq!(response.status(), status, "{:?}", response.text().await);
+        guarded(&what, response.headers());
+    }
+    rate(&house.cx, &runtime::limit::ANONYMOUS, 1).await;
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let response = stranger
+            .get(house.url("/health/live"))
+            .send()
+            .await
+            .unwrap();
+        guarded("/health/live of a stranger", response.headers());
+        if response.status() == 429 {
+            break;
         }
+        assert!(std::time::Instant::now() < end, "never one too many");
     }
 }

@@ -158,6 +158,111 @@ async fn both_work_for_a_while_and_then_only_the_new_one() {
     assert_eq!(act(&house, "ci", "rotate", json!({})).await.0, 409);
 }
 
+/// Reads a watch with a key until it ends.
+#[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
+async fn watching(house: &House, key: &str) -> tokio::task::JoinHandle<()> {
+    let client = crate::house::client(&house.ca, None);
+    let asked = client
+        .get(house.url("/api/v1/watch?kind=lamp"))
+        .header("accept", "text/event-stream")
+        .bearer_auth(key);
+    let mut answer = asked.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    tokio::spawn(async move { while let Ok(Some(_)) = answer.chunk().await {} })
+}
+
+#[tokio::test]
+async fn a_rotation_without_overlap_ends_what_the_old_secret_has_opened() {
+    let house = House::open().await;
+    lamplighter(&house).await;
+    make(&house, "ci", json!({ "owner": "bob" })).await;
+    let first = secret(&house, "ci").await;
+    let open = watching(&house, &first).await;
+    // With an overlap the old one goes on.
+    assert_eq!(act(&house, "ci", "rotate", json!({})).await.0, 202);
+    let second = secret(&house, "ci").await;
+    let newer = watching(&house, &second).await;
+    assert_eq!(get(&house, &first, LAMPS).await.0, 200);
+    assert!(!open.is_finished() && !newer.is_finished());
+    let at_once = json!({ "reason": "security_incident" });
+    assert_eq!(act(&house, "ci", "rotate", at_once).await.0, 202);
+    let patience = std::time::Duration::from_secs(30);
+    for stream in [open, newer] {
+        tokio::time::timeout(patience, stream)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_key_with_a_sink_writes_its_secrets_there_and_shows_them_to_nobody() {
+    let house = House::open().await;
+    lamplighter(&house).await;
+    let path = "/api/v1/projects/default/secrets";
+    let body = json!({ "metadata": { "name": "ci-key" }, "spec": { "value": "nothing yet" } });
+    assert_eq!(house.post(path, body).await.0, 201);
+    let alone = make(&house, "a", json!({ "owner": "bob", "auto_rotate": true })).await;
+    assert_eq!(alone.0, 422, "{}", alone.1);
+    let spec = json!({ "owner": "bob", "sink": "default/ci-key", "auto_rotate": true });
+    let (status, made) = make(&house, "ci", spec).await;
+    assert_eq!(status, 201, "{made}");
+    let first = filled(&house, "nothing yet").await;
+    assert_eq!(get(&house, &first, LAMPS).await.0, 200);
+    assert_eq!(fetch(&house, "ci").await.0, 409);
+    // Both work during the overlap, and the new one is where the old one was.
+    assert_eq!(act(&house, "ci", "rotate", json!({})).await.0, 202);
+    let second = filled(&house, &first).await;
+    for key in [&first, &second] {
+        assert_eq!(get(&house, key, LAMPS).await.0, 200);
+    }
+    // Near its end it does so by itself.
+    let soon = house
+        .cx
+        .clock()
+        .now()
+        .plus(std::time::Duration::from_secs(3600));
+    let asked = house
+        .ask(Method::PATCH, "/api/v1/api-keys/ci")
+        .header("content-type", "application/merge-patch+json")
+        .body(json!({ "spec": { "expires": soon } }).to_string());
+    let (status, patched) = told(asked.send().await.unwrap()).await;
+    assert_eq!(status, 200, "{patched}");
+    let third = filled(&house, &second).await;
+    assert_eq!(get(&house, &third, LAMPS).await.0, 200);
+    let (_, key) = house.get("/api/v1/api-keys/ci").await;
+    assert_eq!(key["spec"]["rotation"]["reason"], "scheduled", "{key}");
+    // Who may not write a secret does not get there by a key.
+    let spec = json!({ "sink": "default/ci-key" });
+    let client = crate::house::client(&house.ca, None);
+    let asked = client
+        .post(house.url("/api/v1/api-keys"))
+        .bearer_auth(&third)
+        .json(&json!({ "metadata": { "name": "mine" }, "spec": spec }));
+    let refused = asked.send().await.unwrap().status().as_u16();
+    assert!(refused == 422 || refused == 403, "{refused}");
+}
+
+/// What is in the sink, once it is a key that works and another than it was.
+async fn filled(house: &House, was: &str) -> String {
+    let target = model::ObjectRef {
+        kind: "secret".into(),
+        project: Some("default".into()),
+        name: "ci-key".into(),
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let found = identity::secret::read(&house.cx, &target, &target)
+            .await
+            .unwrap();
+        if found != was && get(house, &found, "/api/v1/whoami").await.0 == 200 {
+            return found;
+        }
+        assert!(std::time::Instant::now() < end, "the sink is not filled");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn three_of_an_owner_from_their_networks_at_their_rate() {
     let house = House::open().await;
