@@ -39,7 +39,8 @@ pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// No user can have this name.
 pub const ADMINISTRATOR: &str = "administrator";
 
-/// How a secret begins that was kept: a rule sees it as it is stored. Nobody can send such a text.
+/// How a secret begins that was kept: a rule sees it as it is stored. Nobody can send such a text but
+/// the one that is stored.
 const KEPT: &str = "$sealed:";
 
 /// What this crate declares.

@@ -28,7 +28,7 @@ pub const COOKIE: &str = "__Host-debvisor";
 /// The name of the cookie that ties a login by another site to the browser that has begun it.
 pub const FLOW_COOKIE: &str = "__Host-debvisor-flow";
 
-/// One word of a conversation: `POST /api/v1/auth/{step}` (and `GET`, where a browser is sent back to us).
+/// One word of a conversation: `POST /api/v1/auth/{step}` (and `GET`, for the steps of [`Identities::by_get`]).
 pub struct Talk {
     /// Which step: `login`, `refresh`, `oidc/callback`.
     pub step: String,
@@ -69,6 +69,11 @@ pub trait Identities: Send + Sync {
     /// Whether what an actor was let in by still stands: his session is open, his key not revoked, he himself not
     /// disabled. Asked again and again while a stream is open.
     fn stands(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>) -> bool;
+    /// The steps to which a browser is sent back from elsewhere, by `GET`: whatever page may send it there, with its login
+    /// cookie. Each must check a state that only this browser was given, and never act for whoever the cookie names.
+    fn by_get(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Answers one word of a conversation; `NotFound` for a step that does not exist.
     fn talk<'a>(&'a self, cx: &'a Cx, talk: Talk) -> BoxFuture<'a, Result<Said>>;
 }

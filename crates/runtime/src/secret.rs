@@ -181,6 +181,31 @@ pub(crate) fn check_plain(spec_schema: &Value, word: &str, spec: &Value) -> Vec<
     out
 }
 
+/// Refuses secret texts that look sealed and are not among those that are stored: who wants to keep one leaves it out.
+pub(crate) fn check_kept(
+    spec_schema: &Value,
+    stored: Option<&Value>,
+    spec: &Value,
+) -> Vec<Violation> {
+    let mut kept = std::collections::HashSet::new();
+    if let Some(stored) = stored {
+        schema::walk(spec_schema, SECRET, stored, &mut |_, _, value| {
+            kept.extend(value.as_str().map(str::to_owned));
+        });
+    }
+    let mut out = Vec::new();
+    schema::walk(spec_schema, SECRET, spec, &mut |path, _, value| {
+        let is_new = |text: &&str| text.starts_with(MARK) && !kept.contains(*text);
+        if value.as_str().filter(is_new).is_some() {
+            out.push(Violation::new(
+                format!("spec.{path}"),
+                format!("must not begin with `{MARK}`"),
+            ));
+        }
+    });
+    out
+}
+
 /// Seals every secret text that is not sealed yet.
 pub(crate) fn seal_all(
     seal: &dyn Seal,
@@ -363,6 +388,24 @@ mod tests {
             "pin": { "type": "string", "x-secret": true },
             "city": { "type": "string" },
         } })
+    }
+
+    #[test]
+    fn a_sealed_text_comes_from_the_store_or_not_at_all() {
+        let stored = json!({ "pin": "$sealed:1:u1:87" });
+        let cases = [
+            (None, json!({ "pin": "$sealed:1:u1:87" }), 1),
+            (Some(&stored), stored.clone(), 0),
+            (Some(&stored), json!({ "pin": "$sealed:junk" }), 1),
+            (
+                Some(&stored),
+                json!({ "pin": "new", "city": "$sealed:x" }),
+                0,
+            ),
+        ];
+        for (before, spec, wrong) in cases {
+            assert_eq!(check_kept(&schema(), before, &spec).len(), wrong, "{spec}");
+        }
     }
 
     #[test]

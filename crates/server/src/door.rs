@@ -39,6 +39,8 @@ const SEEN: &str = "etag, location, retry-after, x-request-id, x-correlation-id,
 pub(crate) struct Head {
     /// The origin of another site that may read the answer.
     shared_with: Option<HeaderValue>,
+    /// The request itself shows who sends it, as no browser does by itself.
+    bearer: bool,
     /// The token that a page of the same login is told.
     token: Option<String>,
     /// The connection ends with this request: it came in chunks, and a length that stood beside them, which another reader
@@ -54,6 +56,7 @@ impl Head {
         let shared = origin.filter(|o| !is_ours(request, o) && is_listed(app, o));
         Head {
             shared_with: shared.cloned(),
+            bearer: matches!(proof, Some(Proof::Bearer(_))),
             token: match proof {
                 Some(Proof::Cookie(cookie)) => Some(token(cookie)),
                 _ => None,
@@ -77,6 +80,15 @@ impl Head {
             }
             if !harmless && !ours && self.shared_with.is_none() {
                 return Err(foreign());
+            }
+            // A browser sends a client certificate along with whatever page asks.
+            if !harmless && !ours && !self.bearer && call.somebody().is_ok() {
+                return Err(Failure::http(
+                    StatusCode::FORBIDDEN,
+                    "FOREIGN_ORIGIN",
+                    "a page of another site acts with a bearer token of its own, not with the certificate or cookie of its visitor",
+                    "Authorization: Bearer TOKEN".to_owned(),
+                ));
             }
         }
         // A cookie that proves nobody gives no rights that a page could abuse.

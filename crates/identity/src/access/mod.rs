@@ -2,7 +2,7 @@
 //! the gate asks here for each request.
 //!
 //! **Invariants.** Deny unless a grant allows. Nobody can give what he does not have, change a role or a grant that holds
-//! more, or manage somebody who may more than he. Somebody always holds `superadmin` on everything once anybody does.
+//! more, limit or manage somebody who may more than he. Somebody always holds `superadmin` on everything once anybody does.
 
 mod ask;
 #[cfg(test)]
@@ -26,9 +26,12 @@ pub use state::Subject;
 pub use talk::talk;
 pub use up::{manages, may_grant, may_join, may_leave, may_relabel, may_write_role};
 
-use crate::grant::Grant;
+use crate::api_key::ApiKey;
+use crate::factor::Factor;
+use crate::grant::{Grant, GrantSpec};
 use crate::member::{self, Member};
 use crate::role::{Mfa, SUPERADMIN};
+use crate::session::Session;
 use crate::{grant, role};
 use model::{Error, Labels, ObjectRef, Result};
 use parking_lot::Mutex;
@@ -223,6 +226,19 @@ impl Access for Rules {
                     None => Ok(()),
                 }
             }
+            // Whoever may take away by what somebody logs in, may keep him out or come in for him.
+            "factor" => match cx.get::<Factor>(None, &target.name) {
+                Some(factor) => manages(cx, actor, &factor.spec.user),
+                None => Ok(()),
+            },
+            "session" => match cx.get::<Session>(None, &target.name) {
+                Some(session) => manages(cx, actor, &session.spec.user),
+                None => Ok(()),
+            },
+            "api-key" => match cx.get::<ApiKey>(None, &target.name) {
+                Some(key) => manages(cx, actor, &key.spec.owner),
+                None => Ok(()),
+            },
             "user" => {
                 manages(cx, actor, &target.name)?;
                 another_superadmin(cx, |_, user| user != target.name)
@@ -252,8 +268,66 @@ impl Access for Rules {
     }
 }
 
-/// Whether somebody who can log in holds `superadmin` on everything for good, besides those that `counts` leaves out
-/// (asked with the name of the grant and of the user).
+/// Refuses to deny anything on everything to all who have everything.
+///
+/// # Errors
+///
+/// `Refused` when nobody else would be left.
+pub fn keeps_a_superadmin(cx: &Cx, new: &GrantSpec) -> Result<()> {
+    let (Some(rules), Some(subject)) = (of(cx), Subject::of(new)) else {
+        return Ok(());
+    };
+    let (words, limited) = rules.sync(cx, |state| {
+        (state.words(&new.role), state.people_of(&subject))
+    });
+    match new.scope == "/" && !words.deny.is_empty() {
+        true => another_superadmin(cx, |_, user| !limited.contains(&Subject::User(user.into()))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses to take the last superadmin out of the groups that make him one.
+///
+/// # Errors
+///
+/// `Refused` when nobody else would be left.
+pub fn leaves_a_superadmin(cx: &Cx, user: &str, left: &[&String]) -> Result<()> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    let of_left = |spec: &GrantSpec| {
+        spec.group
+            .as_ref()
+            .is_some_and(|group| left.contains(&group))
+    };
+    let grants = cx.list::<Grant>(None).into_iter();
+    let lost: Vec<String> = grants
+        .filter(|grant| grant::is_superadmin(&grant.spec) && of_left(&grant.spec))
+        .map(|grant| grant.metadata.name.to_string())
+        .collect();
+    match lost.is_empty() {
+        true => Ok(()),
+        false => another_superadmin(cx, |grant, who| {
+            who != user || !lost.iter().any(|lost| lost == grant)
+        }),
+    }
+}
+
+/// Whether something is denied to a user on everything.
+fn is_limited(cx: &Cx, user: &str) -> bool {
+    let Some(rules) = of(cx) else { return false };
+    let now = cx.clock().now();
+    let rights = rules.sync(cx, |state| state.rights(&Subject::User(user.into())));
+    rights.all().any(|rule| {
+        rule.reach == Reach::Everything
+            && !rule.gives_only
+            && !rule.words.deny.is_empty()
+            && rule.expires.is_none_or(|end| now < end)
+    })
+}
+
+/// Whether somebody who can log in holds `superadmin` on everything for good, with nothing on everything denied to him,
+/// besides those that `counts` leaves out (asked with the name of the grant and of the user).
 ///
 /// # Errors
 ///
@@ -269,7 +343,8 @@ pub fn another_superadmin(cx: &Cx, counts: impl Fn(&str, &str) -> bool) -> Resul
             (_, Some(group)) => members(cx, group),
             _ => Vec::new(),
         };
-        for user in users.iter().filter(|user| can_log_in(cx, user)) {
+        let whole = |user: &&String| can_log_in(cx, user) && !is_limited(cx, user);
+        for user in users.iter().filter(whole) {
             any = true;
             if counts(grant.metadata.name.as_str(), user) {
                 return Ok(());

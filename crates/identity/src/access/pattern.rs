@@ -59,6 +59,11 @@ impl Pattern {
         &*self.kind == "*" || kinds.contains(&*self.kind)
     }
 
+    /// Whether it names the reading of all there is.
+    pub fn is_all_reading(&self) -> bool {
+        &*self.kind == "*" && matches!(&*self.verb, "*" | "read")
+    }
+
     /// Whether it names a privilege.
     pub fn matches(&self, kind: &str, verb: &str) -> bool {
         (&*self.kind == "*" || &*self.kind == kind) && (&*self.verb == "*" || &*self.verb == verb)
@@ -71,7 +76,6 @@ const OF_NO_KIND: &[(&str, &str)] = &[
     ("event", "read"),
     ("metrics", "read"),
     ("health", "read"),
-    ("session", "create"),
 ];
 
 /// Every privilege of this version.

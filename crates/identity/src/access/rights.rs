@@ -278,11 +278,16 @@ impl Rights {
             let projects = rule.words.say("project", "read") == Some(true);
             rule.propagate && (projects || rule.words.inside) && rule.holds(scene)
         };
-        self.everything.iter().any(|rule| everywhere(&rule))
-            || self
-                .projects
-                .get(project)
-                .is_some_and(|rules| rules.iter().any(|rule| gives(&rule)))
+        let of_project = self.projects.get(project);
+        let of_project = || of_project.into_iter().flatten();
+        // Who is denied to see anything there is not let in by what he has on all projects.
+        let shuts = |rule: &Rule| {
+            let all = rule.words.deny.iter().any(Pattern::is_all_reading);
+            all && !rule.gives_only && rule.propagate && rule.holds(scene)
+        };
+        let open = !of_project().any(shuts);
+        open && (self.everything.iter().any(|rule| everywhere(&rule))
+            || of_project().any(|rule| gives(&rule)))
             || self.inside.get(project).is_some_and(|keys| {
                 let rules = keys.iter().filter_map(|key| self.objects.get(key));
                 rules.flatten().any(|rule| gives(&rule))

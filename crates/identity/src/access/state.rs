@@ -55,8 +55,6 @@ impl std::fmt::Display for Subject {
 const KINDS: [&str; 5] = ["role", "grant", "member", USER, KEY];
 const USER: &str = "user";
 const KEY: &str = "api-key";
-/// Parents in a row that are followed.
-const DEPTH: usize = 10;
 
 /// A grant, or what is as good as one.
 #[derive(Clone)]
@@ -299,8 +297,45 @@ impl State {
             rules.push(limit.clone());
         }
         let rights = Arc::new(Rights::new(rules));
-        self.rights.insert(subject.clone(), rights.clone());
+        // People ask about names that nobody has.
+        if self.is_known(subject) {
+            self.rights.insert(subject.clone(), rights.clone());
+        }
         rights
+    }
+
+    fn is_known(&self, subject: &Subject) -> bool {
+        let is_there = match subject {
+            Subject::User(user) => self.groups.contains_key(user),
+            Subject::Key(key) => self.limits.contains_key(key),
+            Subject::Group(_) => false,
+        };
+        is_there || self.of.get(subject).is_some_and(|keys| !keys.is_empty())
+    }
+
+    /// Who has a grant of a role, or of one that has it among its parents.
+    pub fn holders(&self, role: &str) -> HashSet<Subject> {
+        let mut holds: HashMap<&str, bool> = HashMap::new();
+        let grants = self.grants.values().filter(|held| {
+            *holds
+                .entry(&held.spec.role)
+                .or_insert_with(|| self.descends(&held.spec.role, role))
+        });
+        grants.filter_map(|held| Subject::of(&held.spec)).collect()
+    }
+
+    fn descends(&self, role: &str, from: &str) -> bool {
+        let mut seen: HashSet<&str> = HashSet::new();
+        let mut open = vec![role];
+        while let Some(name) = open.pop() {
+            if name == from {
+                return true;
+            }
+            if let Some(spec) = self.roles.get(name).filter(|_| seen.insert(name)) {
+                open.extend(spec.parents.iter().map(String::as_str));
+            }
+        }
+        false
     }
 
     fn rule(&mut self, key: &Key) -> Option<Rule> {
@@ -330,7 +365,8 @@ impl State {
         let mut words = Words::default();
         let mut seen: HashSet<&str> = HashSet::new();
         let mut level = vec![role];
-        for _ in 0..=DEPTH {
+        // However far: what was left out could be a denial. Each is looked at once, so it ends.
+        while !level.is_empty() {
             let mut next = Vec::new();
             for name in level {
                 let Some(spec) = self.roles.get(name).filter(|_| seen.insert(name)) else {

@@ -79,7 +79,9 @@ fn read<T: DeserializeOwned>(body: &Value) -> Result<T> {
 
 /// About whom: himself when nobody is named.
 fn whom(cx: &Cx, talk: &Talk, user: Option<String>) -> Result<String> {
-    let own = talk.actor.user.as_deref();
+    // What its owner may is not what a key may, and none of its business.
+    let himself = talk.actor.kind != ActorKind::Key;
+    let own = talk.actor.user.as_deref().filter(|_| himself);
     match (user, own) {
         (None, Some(own)) => Ok(own.to_owned()),
         (None, None) => Err(Error::field("user", "is required: you are not a user")),

@@ -7,6 +7,8 @@ use runtime::{Answer, CxBuilder, ManualClock, Op, Query, Registry, Request, Surf
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
+mod up;
+
 pub(crate) struct World {
     pub cx: Cx,
     pub clock: Arc<ManualClock>,

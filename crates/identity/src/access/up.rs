@@ -9,10 +9,11 @@ use super::reach::Reach;
 use super::rights::{Rights, Rule, Words};
 use super::state::Subject;
 use super::{Rules, of};
+use crate::api_key::ApiKey;
 use crate::grant::{GrantSpec, When};
 use crate::role::RoleSpec;
 use model::{Error, Labels, ObjectRef, Result, Selector, Timestamp};
-use runtime::{Actor, Cx, Wish, object_key};
+use runtime::{Actor, ActorKind, Cx, Wish, object_key};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
@@ -145,6 +146,7 @@ fn lacking(cx: &Cx, holder: &Holder, words: &Words, given: &Given<'_>) -> Vec<St
 pub fn may_write_role(
     cx: &Cx,
     actor: &Actor,
+    name: &str,
     old: Option<&RoleSpec>,
     new: &RoleSpec,
 ) -> Result<()> {
@@ -171,7 +173,34 @@ pub fn may_write_role(
             }
         }
     }
-    refuse(actor, &everything, lacks)
+    refuse(actor, &everything, lacks)?;
+    let denies = |words: &Words, kind: &str, verb: &str| words.say(kind, verb) == Some(false);
+    let denies_more = |old: &Words| {
+        let mut all = privileges(cx).into_iter();
+        all.any(|(kind, verb)| denies(&new, kind, verb) && !denies(old, kind, verb))
+    };
+    if old.as_ref().is_some_and(denies_more) {
+        for subject in rules.sync(cx, |state| state.holders(name)) {
+            limits(cx, &rules, actor, &subject)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to deny anything to somebody who may more than the actor, be it what the actor has himself.
+fn limits(cx: &Cx, rules: &Rules, actor: &Actor, subject: &Subject) -> Result<()> {
+    for one in rules.sync(cx, |state| state.people_of(subject)) {
+        match one {
+            Subject::User(user) => manages(cx, actor, &user)?,
+            Subject::Key(key) => {
+                if let Some(key) = cx.get::<ApiKey>(None, &key) {
+                    manages(cx, actor, &key.spec.owner)?;
+                }
+            }
+            Subject::Group(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a grant, or taking one back, that gives more than the actor holds there, or that denies somebody what he has
@@ -212,6 +241,9 @@ pub fn may_grant(
         }
         lacks.sort();
         lacks.dedup();
+        if !words.deny.is_empty() {
+            limits(cx, &rules, actor, &subject)?;
+        }
     }
     refuse(actor, &reach, lacks)
 }
@@ -240,13 +272,15 @@ fn denied_to(
         .collect()
 }
 
-/// Refuses to let an actor manage (change, disable, reset, delete) a user who may more than he.
+/// Refuses to let an actor manage (change, disable, reset, log out, delete) a user who may more than he. Everybody manages
+/// himself, but a key does not manage its owner: it would be rid of its own limits.
 ///
 /// # Errors
 ///
 /// `Denied`, naming the privileges that the user has and the actor has not.
 pub fn manages(cx: &Cx, actor: &Actor, user: &str) -> Result<()> {
-    if actor.is_trusted() || actor.user.as_deref() == Some(user) {
+    let himself = actor.kind != ActorKind::Key && actor.user.as_deref() == Some(user);
+    if actor.is_trusted() || himself {
         return Ok(());
     }
     above(cx, actor, &Subject::User(user.into()))

@@ -132,9 +132,10 @@ async fn nobody_shuts_out_who_is_above_him() {
         .await;
     let spec = json!({ "user": "boss", "role": "no-thing", "scope": "project/bank" });
     assert_eq!(world.told("hal", grant("out", spec)).await, 403);
-    // Where he has it himself, he may take it.
-    let spec = json!({ "user": "boss", "role": "no-thing", "scope": "project/shop" });
-    assert_eq!(world.told("hal", grant("out", spec)).await, 200);
+    // Nor where he has it himself; whom he may manage, he may limit.
+    let spec = |user: &str| json!({ "user": user, "role": "no-thing", "scope": "project/shop" });
+    assert_eq!(world.told("hal", grant("out", spec("boss"))).await, 403);
+    assert_eq!(world.told("hal", grant("out", spec("puppet"))).await, 200);
 }
 
 #[tokio::test]

@@ -93,11 +93,29 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
 /// Places the order, when there were not too many; answers its URL.
 async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
     let account = account(cx, name)?;
+    if !account.spec.terms_agreed {
+        return Err(Error::refused(format!(
+            "nobody agrees any more to the terms of service of {}",
+            account.spec.url()
+        ))
+        .hint(format!(
+            "read them, then: dvctl acme-account set {name} --terms-agreed"
+        )));
+    }
     let now = cx.clock().now();
-    let mut orders = account.status.clone().unwrap_or_default().orders;
-    orders.retain(|at| *at <= now && now.since(*at) < HOUR);
-    if let (true, Some(first)) = (orders.len() >= MOST, orders.first()) {
-        let wait = HOUR.saturating_sub(now.since(*first));
+    // Counted in the write itself and before anything is asked: of many at once, no more than so many get through.
+    let mut full = None;
+    cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
+        let orders = &mut status.orders;
+        orders.retain(|at| *at <= now && now.since(*at) < HOUR);
+        full = orders.first().copied().filter(|_| orders.len() >= MOST);
+        if full.is_none() {
+            orders.push(now);
+        }
+    })
+    .await?;
+    if let Some(first) = full {
+        let wait = HOUR.saturating_sub(now.since(first));
         return Err(Error::new(
             What::Unavailable(wait),
             format!(
@@ -106,11 +124,6 @@ async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
         ));
     }
     let known = client::open(cx, &account.spec).await?;
-    orders.push(now);
-    cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
-        status.orders.clone_from(&orders);
-    })
-    .await?;
     let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
     let order = known
         .new_order(&NewOrder::new(&identifiers))

@@ -50,6 +50,13 @@ impl Controller for ApiKeyController {
                     }
                     _ => {}
                 }
+                if state == State::Expired {
+                    // Its rules give back what only a key holds that lets in. First: once the status says that it has
+                    // ended, nobody looks again.
+                    let (target, body) = (target.clone(), json!({ "spec": {} }));
+                    cx.submit(Op::Patch { target, body }, "ended api keys")
+                        .await?;
+                }
                 cx.set_status::<ApiKey>(key, |status: &mut ApiKeyStatus| status.state = state)
                     .await?;
             }
@@ -61,12 +68,6 @@ impl Controller for ApiKeyController {
                         cx.submit(Op::Delete { target, keep }, "old api keys")
                             .await?;
                         return Ok(Next::Settled);
-                    }
-                    if was != Some(state) && state == State::Expired {
-                        // Its rules give back what only a key holds that lets in.
-                        let body = json!({ "spec": {} });
-                        cx.submit(Op::Patch { target, body }, "ended api keys")
-                            .await?;
                     }
                 }
                 State::Waiting => {

@@ -182,6 +182,14 @@ pub(crate) fn verify(folder: &Path) -> Result<(u64, Option<u64>)> {
     Ok((log.count, log.broken))
 }
 
+/// The line about the signing of a certificate.
+pub(crate) fn find(folder: &Path, fingerprint: &str) -> Result<Option<Line>> {
+    let text = files::read(&folder.join("issued.log"))?.unwrap_or_default();
+    let lines = text.lines().filter(|line| line.contains(fingerprint));
+    let mut lines = lines.filter_map(|line| serde_json::from_str(line.split_once(' ')?.1).ok());
+    Ok(lines.find(|line: &Line| line.what == What::Issued && line.fingerprint == fingerprint))
+}
+
 fn chained(before: &str, json: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(before.as_bytes());

@@ -44,6 +44,7 @@ use model::{Error, Result, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use rcgen::KeyPair;
 use revoked::Revoked;
+pub(crate) use revoked::plain;
 pub use revoked::{Reason, Revocation};
 use runtime::{Authority, CaCertificate, Document, Holder, Issued, LoginCode, Seal, TlsIdentity};
 use rustls_pki_types::pem::PemObject;
@@ -207,7 +208,7 @@ impl Ca {
     /// Refuses a certificate from now on, by its SHA-256 fingerprint. One that is refused already stays as it is.
     pub fn revoke(&self, fingerprint: &str, reason: Reason, why: &str) -> Result<()> {
         let now = (self.config.now)();
-        let fingerprint = revoked::plain(fingerprint)?;
+        let fingerprint = plain(fingerprint)?;
         if !self.revoked.add(&fingerprint, reason, why, now)? {
             return Ok(());
         }
@@ -225,6 +226,14 @@ impl Ca {
             not_after: None,
             reason: reason.word().into(),
         })
+    }
+
+    /// The names of a certificate for a service that we have signed, as the issuance log has them; of a login none.
+    pub(crate) fn names_of(&self, fingerprint: &str) -> Result<Option<Vec<String>>> {
+        let line = log::find(&self.config.folder, fingerprint)?;
+        Ok(line
+            .map(|line| line.names)
+            .filter(|names| !names.is_empty()))
     }
 
     /// When and why a certificate was revoked.

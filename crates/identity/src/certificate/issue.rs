@@ -120,7 +120,13 @@ pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
         Some(chain) => Some(material::read(chain)?.1.fingerprint),
         None => None,
     };
-    let Some(fingerprint) = params.fingerprint.clone().or(present.clone()) else {
+    // However it is written: what is compared below is what is revoked.
+    let asked = params
+        .fingerprint
+        .as_deref()
+        .map(crate::ca::plain)
+        .transpose()?;
+    let Some(fingerprint) = asked.or(present.clone()) else {
         return Err(Error::refused(format!(
             "certificate {} was not issued yet: there is nothing to revoke",
             proc.target().name
@@ -138,11 +144,23 @@ pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
             proc.target().name
         )));
     }
+    let ca = kind::of(proc.cx())?;
+    if Some(&fingerprint) != present.as_ref() {
+        let (ca, older) = (ca.clone(), fingerprint.clone());
+        let was_its = kind::off(move || ca.names_of(&older)).await?;
+        let names = crate::ca::sorted(&certificate.spec.names);
+        if was_its.is_none_or(|was| crate::ca::sorted(&was) != names) {
+            return Err(Error::refused(format!(
+                "{fingerprint} is no certificate that {} has or had: none with its names was issued so",
+                proc.target().name
+            ))
+            .hint("any certificate of the CA is revoked with `dvctl ca revoke internal --fingerprint FINGERPRINT`"));
+        }
+    }
     // The provider first: when it is down, nothing has happened and it can be asked again.
     if certificate.spec.issuer == Issuer::Acme && Some(&fingerprint) == present.as_ref() {
         crate::acme::order::revoke(proc.cx(), &certificate.spec, params.reason).await?;
     }
-    let ca = kind::of(proc.cx())?;
     let who = format!("by {} in {}", proc.actor(), proc.name());
     let revoked = fingerprint.clone();
     kind::off(move || ca.revoke(&revoked, params.reason, &who)).await?;

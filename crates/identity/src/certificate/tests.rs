@@ -123,6 +123,29 @@ impl House {
         }
     }
 
+    /// Does what must fail, and waits for the end of its task.
+    async fn fails(&self, kind: &str, name: &str, verb: &str, params: Value) {
+        let Answer::Accepted { task } = self.act(kind, name, verb, params).await.unwrap() else {
+            panic!("no task");
+        };
+        let task: Value = serde_json::from_slice(&task).unwrap();
+        let task = task["metadata"]["name"].as_str().unwrap().to_owned();
+        let mut deltas = self.cx.cache().subscribe();
+        let ended = async {
+            loop {
+                let found = self.cx.get::<runtime::task::Task>(None, &task);
+                let status = found.and_then(|task| task.status.clone());
+                if let Some(status) = status.filter(|status| status.state.ended()) {
+                    return status;
+                }
+                deltas.recv().await.unwrap();
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(30), ended).await;
+        let state = ended.unwrap().state;
+        assert_ne!(state, runtime::task::TaskState::Succeeded, "{verb} {name}");
+    }
+
     pub(crate) async fn set(&self, value: &str) {
         self.set_setting(setting::TLS_CERTIFICATE.name, value).await;
     }
@@ -295,6 +318,56 @@ async fn what_is_revoked_stays_so_until_it_is_rotated_and_is_on_the_list() {
         .unwrap();
     let fresh = house.until("web", |c| is(c, State::Valid)).await;
     assert_ne!(fresh.spec.private_key, first.spec.private_key);
+}
+
+#[tokio::test]
+async fn only_what_it_has_or_had_is_revoked_with_it_however_it_is_written() {
+    let house = start().await;
+    for name in ["web", "panel"] {
+        let spec = json!({ "names": [format!("{name}.example.org")] });
+        house.create(name, spec).await.unwrap();
+    }
+    let first = house.until("web", |c| is(c, State::Valid)).await;
+    let panel = house.until("panel", |c| is(c, State::Valid)).await;
+    house.set("panel").await;
+    house
+        .act("certificate", "web", "rotate", json!({}))
+        .await
+        .unwrap();
+    let before = fingerprint(&first);
+    house.until("web", |c| fingerprint(c) != before).await;
+    // A login, a certificate of another, one that nobody has.
+    let code = house.ca.make_code("administrator").unwrap().code;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key);
+    let csr = csr.unwrap().pem().unwrap();
+    let login = house.ca.login(&code, &csr, None).unwrap().certificate;
+    let login = crate::ca::fingerprint(&crate::ca::der_of(&login).next().unwrap());
+    let shouted = fingerprint(&panel).to_uppercase();
+    for (name, fingerprint) in [
+        ("web", login.clone()),
+        ("web", fingerprint(&panel)),
+        ("web", "ab".repeat(32)),
+        ("panel", fingerprint(&panel)),
+        ("panel", shouted),
+    ] {
+        let params = json!({ "fingerprint": fingerprint });
+        house.fails("certificate", name, "revoke", params).await;
+        assert!(house.ca.revocation(&fingerprint.to_lowercase()).is_none());
+    }
+    let old = before.to_uppercase();
+    let params = json!({ "fingerprint": old });
+    house
+        .act("certificate", "web", "revoke", params)
+        .await
+        .unwrap();
+    tokio::time::timeout(Duration::from_secs(30), async {
+        while house.ca.revocation(&before).is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 fn imported(names: &[&str], life: i64, clock: &ManualClock) -> (String, String) {

@@ -88,6 +88,7 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
     Reach::parse(&spec.scope)?.check(draft.cx())?;
     let (cx, actor, name) = (draft.cx(), draft.actor(), draft.meta.name.to_string());
     access::may_grant(cx, actor, &name, &spec, false)?;
+    access::keeps_a_superadmin(cx, &spec)?;
     if let Some(old) = draft.old_spec::<Grant>()? {
         access::may_grant(cx, actor, &name, &old, false)?;
         if is_superadmin(&old) && !is_superadmin(&spec) {

@@ -16,13 +16,28 @@ pub(crate) fn may_lose(cx: &Cx, user: &str) -> Result<()> {
     access::another_superadmin(cx, |_, other| other != user)
 }
 
+/// What the grant of the first administrator is called.
+const FIRST: &str = "first-administrator";
+
+/// Refuses to make a first administrator where the grant of an earlier one, who cannot log in, is in the way: before
+/// anything is written.
+pub(crate) fn may_make(cx: &Cx, user: &str) -> Result<()> {
+    match cx.get::<grant::Grant>(None, FIRST) {
+        Some(there) if there.spec.user.as_deref() != Some(user) => Err(Error::exists(format!(
+            "the grant `{FIRST}` is there, for somebody else who cannot log in"
+        ))
+        .hint(format!("on the machine itself: dvctl grant delete {FIRST}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a user an administrator of everything.
 pub(crate) async fn make(cx: &Cx, user: &str) -> Result<()> {
     let op = Op::Create {
         kind: grant::KIND.name.into(),
         project: None,
         body: json!({
-            "metadata": { "name": "first-administrator" },
+            "metadata": { "name": FIRST },
             "spec": { "user": user, "role": SUPERADMIN },
         }),
     };

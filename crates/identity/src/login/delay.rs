@@ -130,14 +130,25 @@ fn too_many(wait: Duration) -> Error {
     ))
 }
 
-/// Forgives an account and an address: the try was right.
+/// Forgives an account, and an address this one try: it was right. What else was tried from there counts on, or an
+/// account of one's own would wipe out guesses at others.
 pub(super) async fn forgive(cx: &Cx, account: &str, from: Option<IpAddr>) -> Result<()> {
     tally::edit::<Tries, ()>(cx, ACCOUNT, account, |_| (Becomes::Forgotten, ())).await?;
     match address(from) {
         Some(address) => {
-            tally::edit::<Tries, ()>(cx, ADDRESS, &address, |_| (Becomes::Forgotten, ())).await
+            tally::edit::<Tries, ()>(cx, ADDRESS, &address, |old| (taken_back(old), ())).await
         }
         None => Ok(()),
+    }
+}
+
+fn taken_back(old: Option<Tries>) -> Becomes<Tries> {
+    match old {
+        Some(old) if old.count > 1 => Becomes::New(Tries {
+            count: old.count - 1,
+            ..old
+        }),
+        _ => Becomes::Forgotten,
     }
 }
 
@@ -243,6 +254,28 @@ mod tests {
             after(sixth, None, FREE, at(-1000)),
             Err(Duration::from_secs(4))
         );
+    }
+
+    #[test]
+    fn one_right_try_takes_back_one() {
+        let mut kept = None;
+        // Nineteen guesses at others, then one's own password, again and again.
+        for round in 0..3 {
+            for _ in 0..5 {
+                kept = Some(after(kept, None, FREE_ADDRESS, at(round)).unwrap());
+            }
+            kept = Some(after(kept, None, FREE_ADDRESS, at(round)).unwrap());
+            kept = match taken_back(kept) {
+                Becomes::New(tries) => Some(tries),
+                _ => None,
+            };
+        }
+        assert_eq!(kept.map(|tries| tries.count), Some(15));
+        let one = Some(Tries {
+            count: 1,
+            last: at(0),
+        });
+        assert!(matches!(taken_back(one), Becomes::Forgotten));
     }
 
     #[test]

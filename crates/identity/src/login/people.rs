@@ -146,10 +146,9 @@ impl People {
     }
 
     /// What keeps one-time codes.
-    pub(super) fn ca(&self) -> Result<&Ca> {
+    pub(super) fn ca(&self) -> Result<&Arc<Ca>> {
         let ca = self.ca.get();
-        ca.map(|ca| &**ca)
-            .ok_or_else(|| Error::unavailable("this process is still starting"))
+        ca.ok_or_else(|| Error::unavailable("this process is still starting"))
     }
 
     fn session(&self, cx: &Cx, what: Use, token: &str) -> Result<Actor> {
@@ -305,6 +304,10 @@ impl Identities for People {
             Some(("token", rest)) => oidc::stands(cx, user, rest),
             _ => false,
         }
+    }
+
+    fn by_get(&self) -> &'static [&'static str] {
+        &["oidc/callback"]
     }
 
     fn talk<'a>(&'a self, cx: &'a Cx, talk: Talk) -> BoxFuture<'a, Result<Said>> {

@@ -87,7 +87,7 @@ pub static BUILT_IN: &[BuiltIn] = &[
     },
     BuiltIn {
         name: "developer",
-        doc: "Makes, changes and uses guests, disks and networks where it is granted, as a rule in a project; has API keys of his own.",
+        doc: "Makes, changes and uses guests, disks and networks where it is granted, as a rule in a project.",
         allow: &[
             "node.read",
             "snapshot.read",

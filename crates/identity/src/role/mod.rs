@@ -14,6 +14,7 @@ pub use types::{Mfa, RoleSpec, RoleStatus};
 use crate::access::{self, Pattern};
 use model::{Column, Error, Kind, Resource, Result, Scope, Verb, Violation, schema};
 use runtime::{ActorKind, Draft, Place, Seat, Subsystem, no_controllers, normal};
+use std::collections::HashSet;
 
 /// Ties the kind to its types.
 pub struct Role;
@@ -98,20 +99,24 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         return Err(Error::invalid(wrong));
     }
     let old = draft.old_spec::<Role>()?;
-    access::may_write_role(draft.cx(), draft.actor(), old.as_ref(), &spec)
+    access::may_write_role(draft.cx(), draft.actor(), &name, old.as_ref(), &spec)
 }
 
 /// What is wrong with the parents, when one of them leads back here or too far up.
 fn circle(draft: &Draft<'_>, name: &str, parents: &[String]) -> Option<String> {
-    let mut level: Vec<String> = parents.to_vec();
+    let mut level: HashSet<String> = parents.iter().cloned().collect();
+    // Each is looked at once: a few that name one another many times are soon more than memory holds.
+    let mut seen = HashSet::new();
     for _ in 0..DEPTH {
         if level.iter().any(|parent| parent == name) {
             return Some(format!("lead back to `{name}`"));
         }
+        seen.extend(level.iter().cloned());
         level = level
             .iter()
             .filter_map(|parent| draft.cx().get::<Role>(None, parent))
             .flat_map(|parent| parent.spec.parents.clone())
+            .filter(|parent| !seen.contains(parent))
             .collect();
         if level.is_empty() {
             return None;

@@ -17,7 +17,7 @@ mod show;
 mod types;
 
 pub use read::read;
-pub(crate) use read::stored;
+pub(crate) use read::stored_for;
 pub(crate) use rules::is_path;
 pub use types::{
     Rotation, SecretSpec, SecretState, SecretStatus, SecretType, Version, VersionStatus,

@@ -37,8 +37,26 @@ pub(super) async fn value(cx: &Cx, object: &Obj<Secret>, version: Option<u32>) -
     secret_backend::fetch(cx, backend, path, &spec.field).await
 }
 
+/// The value of a version that is kept here, for `by`. It is on record before it is given out.
+pub(crate) async fn stored_for(
+    cx: &Cx,
+    object: &Obj<Secret>,
+    version: u32,
+    by: &ObjectRef,
+) -> Result<String> {
+    let value = stored(object, version)?;
+    let secret = ObjectRef {
+        kind: super::KIND.name.into(),
+        project: object.metadata.project.as_ref().map(ToString::to_string),
+        name: object.metadata.name.to_string(),
+    };
+    let reading = Note::new(&SECRET_READ, by.to_string()).about(&secret);
+    note(cx, reading.with("version", version)).await?;
+    Ok(value)
+}
+
 /// The value of a version that is kept here.
-pub(crate) fn stored(object: &Obj<Secret>, version: u32) -> Result<String> {
+pub(super) fn stored(object: &Obj<Secret>, version: u32) -> Result<String> {
     let found = object.spec.versions.get(&version.to_string());
     let value = found.and_then(|version| version.value.clone());
     value.ok_or_else(|| {

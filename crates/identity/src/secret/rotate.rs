@@ -80,7 +80,7 @@ pub(super) static GO_BACK: Undo = Undo {
             let Ok(to) = read::stored(&secret, it.to) else {
                 return Ok(());
             };
-            let from = read::stored(&secret, it.from)?;
+            let from = read::stored_for(&cx, &secret, it.from, user).await?;
             let change = Change {
                 from: &to,
                 to: &from,
@@ -123,6 +123,10 @@ async fn tell(cx: &Cx, secret: &ObjectRef, failed: Option<&str>) -> Result<()> {
     };
     cx.set_status::<Secret>(&key, |status| {
         let message = failed.unwrap_or_default();
+        // The next try waits from this failure on, not from the first.
+        if failed.is_some() {
+            Condition::clear(&mut status.conditions, ROTATED);
+        }
         Condition::set(&mut status.conditions, ROTATED, holds, reason, message, now);
     })
     .await
@@ -247,7 +251,8 @@ async fn change_over(proc: &Proc, from: u32, to: u32, task: &str) -> Result<Valu
         };
         proc.undoable(format!("write {user}"), GO_BACK.with(&back), || async {
             let secret = mine(proc)?;
-            let (from, to) = (read::stored(&secret, from)?, read::stored(&secret, to)?);
+            let from = read::stored(&secret, from)?;
+            let to = read::stored_for(cx, &secret, to, user).await?;
             let change = Change {
                 from: &from,
                 to: &to,
@@ -267,7 +272,7 @@ async fn change_over(proc: &Proc, from: u32, to: u32, task: &str) -> Result<Valu
     }
     for user in &told {
         proc.step(format!("verify {user}"), || async {
-            let value = read::stored(&*mine(proc)?, to)?;
+            let value = read::stored_for(cx, &*mine(proc)?, to, user).await?;
             verify(cx, user, &value).await
         })
         .await?;

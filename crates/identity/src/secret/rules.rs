@@ -22,6 +22,7 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     if !wrong.is_empty() {
         return Err(Error::invalid(wrong));
     }
+    in_its_own_part(draft, &spec, old.as_ref())?;
     if draft.actor().kind != ActorKind::System {
         if spec.value.is_some() && !draft.meta.claims.is_empty() {
             return Err(Error::refused(format!(
@@ -46,6 +47,34 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     }
     prune(&mut spec);
     draft.set_spec::<Secret>(&spec)
+}
+
+/// One token of ours reads all of a key server, for every project. So a project names values below its own name there, and
+/// what lies elsewhere is named by who may change the key server itself.
+fn in_its_own_part(draft: &Draft<'_>, spec: &SecretSpec, old: Option<&SecretSpec>) -> Result<()> {
+    let (Some(backend), Some(path)) = (&spec.backend, &spec.path) else {
+        return Ok(());
+    };
+    let same = |old: &SecretSpec| {
+        (&old.backend, &old.path, &old.field) == (&spec.backend, &spec.path, &spec.field)
+    };
+    let project = draft.meta.project.as_ref().map(ToString::to_string);
+    let project = project.unwrap_or_default();
+    let own = path
+        .strip_prefix(&*project)
+        .is_some_and(|rest| rest.starts_with('/'));
+    if own || old.is_some_and(same) {
+        return Ok(());
+    }
+    let kind = crate::secret_backend::KIND.name;
+    let (cx, actor) = (draft.cx(), draft.actor());
+    match cx.gate().may(actor, None, kind, "update", None, Some(backend)) {
+        true => Ok(()),
+        false => Err(Error::denied(format!(
+            "secrets of project `{project}` lie below `{project}/` in key server `{backend}`; `{path}` may be named only by who may change the key server"
+        ))
+        .hint(format!("--path {project}/..., or ask for secret-backend.update on secret-backend/{backend}"))),
+    }
 }
 
 fn check(spec: &SecretSpec) -> Vec<Violation> {

@@ -419,6 +419,8 @@ async fn a_rotation_reaches_every_user_or_none() {
 
     for broken in ["does not open", "refuses"] {
         *world.doors.broken.lock() = Some(broken);
+        world.clock.pass(60_000);
+        let begun = world.cx.clock().now();
         let (state, status) = world.act("rotate", json!({})).await;
         assert_eq!(state, TaskState::RolledBack, "{broken}: {status}");
         assert_eq!(world.value().await, second, "{broken}");
@@ -433,6 +435,10 @@ async fn a_rotation_reaches_every_user_or_none() {
                     .is_some_and(|s| s.state == SecretState::Failed)
             })
             .await;
+        // The next try by itself waits from this one on, not from the first.
+        let conditions = world.secret().status.clone().unwrap().conditions;
+        let rotated = conditions.iter().find(|c| c.kind == "Rotated").unwrap();
+        assert!(rotated.since >= begun, "{broken}: {rotated:?}");
         let kept: Vec<_> = world.secret().spec.versions.keys().cloned().collect();
         assert_eq!(kept, ["1", "2"], "{broken}");
     }

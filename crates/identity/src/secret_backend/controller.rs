@@ -114,7 +114,7 @@ async fn stay_in(cx: &Cx, kept: &Backends, backend: &Obj<Backend>) -> Result<Hel
             let renewed = Held { token, since: now };
             // At the end of what the server allows, a renewal adds nothing: then a new login.
             if renewed.token.life > held.token.life.map(|life| life / 2) {
-                kept.hold(uid, Some(renewed.clone()));
+                kept.hold(backend, renewed.clone());
                 return Ok(renewed);
             }
         }

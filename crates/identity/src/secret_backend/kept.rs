@@ -80,16 +80,20 @@ impl Backends {
         self.0.lock().get(&uid).and_then(|kept| kept.held.clone())
     }
 
-    pub(super) fn hold(&self, uid: Uid, held: Option<Held>) {
-        if let Some(kept) = self.0.lock().get_mut(&uid) {
-            kept.held = held;
+    /// Keeps a token for the server that gave it: not for one that was declared in its place meanwhile.
+    pub(super) fn hold(&self, backend: &Obj<Backend>, held: Held) {
+        let meta = &backend.metadata;
+        if let Some(kept) = self.0.lock().get_mut(&meta.uid)
+            && kept.generation == meta.generation
+        {
+            kept.held = Some(held);
         }
     }
 
     /// Logs in anew and keeps the token.
     pub(super) async fn log_in(&self, cx: &Cx, backend: &Obj<Backend>) -> Result<Token> {
         let client = self.client(cx, backend)?;
-        let proof = proof(cx, &backend.spec)?;
+        let proof = proof(cx, backend).await?;
         // Before asking: a life that is counted too long would end before its renewal.
         let since = cx.clock().now();
         let token = client.log_in(&proof).await?;
@@ -97,7 +101,7 @@ impl Backends {
             token: token.clone(),
             since,
         };
-        self.hold(backend.metadata.uid, Some(held));
+        self.hold(backend, held);
         Ok(token)
     }
 
@@ -164,14 +168,19 @@ pub(super) fn dependency(cx: &Cx, backend: &Obj<Backend>) -> Arc<Dependency> {
         .named(&format!("secret backend {}", backend.metadata.name))
 }
 
-/// What proves who we are, as it is kept here.
-fn proof(cx: &Cx, spec: &BackendSpec) -> Result<String> {
-    let secret = secret_ref(spec)?;
+/// What proves who we are, as it is kept here. It is on record before it is sent.
+async fn proof(cx: &Cx, backend: &Obj<Backend>) -> Result<String> {
+    let secret = secret_ref(&backend.spec)?;
     let project = secret.project.as_deref();
     let object = cx
         .get::<Secret>(project, &secret.name)
         .ok_or_else(|| Error::not_found(format!("there is no {secret}")))?;
-    secret::stored(&object, object.spec.version)
+    let by = ObjectRef {
+        kind: super::KIND.name.into(),
+        project: None,
+        name: backend.metadata.name.to_string(),
+    };
+    secret::stored_for(cx, &object, object.spec.version, &by).await
 }
 
 fn secret_ref(spec: &BackendSpec) -> Result<ObjectRef> {

@@ -18,10 +18,38 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
             "is kept by a key server itself; name one that DebVisor keeps",
         ));
     }
-    match wrong.is_empty() {
-        true => Ok(()),
-        false => Err(Error::invalid(wrong)),
+    if !wrong.is_empty() {
+        return Err(Error::invalid(wrong));
     }
+    may_send(draft, &spec)
+}
+
+/// What proves us is sent to the address that is declared here: who says where may see the value.
+fn may_send(draft: &Draft<'_>, spec: &BackendSpec) -> Result<()> {
+    let old = draft.old_spec::<Backend>()?;
+    let same = |old: &BackendSpec| {
+        old.auth == spec.auth && old.address == spec.address && old.ca == spec.ca
+    };
+    if old.as_ref().is_some_and(same) {
+        return Ok(());
+    }
+    let sent = [
+        Some(&spec.auth.secret),
+        old.as_ref().map(|old| &old.auth.secret),
+    ];
+    for secret in sent.into_iter().flatten() {
+        let (project, name) = secret.split_once('/').unwrap_or(("", secret));
+        let (cx, actor) = (draft.cx(), draft.actor());
+        let gate = cx.gate();
+        if !gate.may(actor, None, "secret", "reveal", Some(project), Some(name)) {
+            return Err(Error::denied(format!(
+                "`{}` may not say where secret `{secret}` is sent: he lacks secret.reveal on it",
+                actor.name
+            ))
+            .hint("ask somebody who may see its value"));
+        }
+    }
+    Ok(())
 }
 
 fn check(spec: &BackendSpec) -> Vec<Violation> {

@@ -36,7 +36,7 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// For how long the token before the last is still good, for requests that are under way.
 const GRACE: Duration = Duration::from_secs(60);
-/// How many tokens that were used up are known again; a session gets fewer than that in its life.
+/// How many tokens are used up in a session's life, and known again: with one an hour it is fewer. Then it is over.
 const SPENT: usize = 256;
 
 /// Ties the kind to its types.
@@ -200,8 +200,6 @@ fn pair(cx: &Cx, name: &str, now: Timestamp, material: &mut Material, given: &mu
     material.access.push((tokens::hash(&access), until));
     if let Some(old) = material.refresh.replace(tokens::hash(&refresh)) {
         material.spent.push(old);
-        let surplus = material.spent.len().saturating_sub(SPENT);
-        material.spent.drain(..surplus);
     }
     given.access = Some((access, until));
     given.refresh = Some(refresh);
@@ -264,6 +262,11 @@ pub(crate) async fn refresh(cx: &Cx, token: &str) -> Result<Refreshed> {
             return Ok(Refreshed::Reused(session.spec.user.clone()));
         }
         if material.refresh.as_ref() != Some(&hash) || !is_open(&session, now) {
+            return Ok(Refreshed::Unknown);
+        }
+        // None that was used up is ever forgotten, or whoever has copied one could make us forget it.
+        if material.spent.len() >= SPENT {
+            end(cx, &name).await?;
             return Ok(Refreshed::Unknown);
         }
         let mut given = Given {

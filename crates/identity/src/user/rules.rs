@@ -71,9 +71,15 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
         spec.username = draft.meta.name.to_string();
     }
     spec.username = names::parse(&spec.username)?;
-    if draft.meta.name.as_str() == crate::ADMINISTRATOR {
+    // Nobody is called or looks like who the machine vouches for.
+    let reserved = names::look(crate::ADMINISTRATOR);
+    let taken = [
+        ("metadata.name", draft.meta.name.as_str()),
+        ("spec.username", spec.username.as_str()),
+    ];
+    if let Some((field, _)) = taken.iter().find(|(_, name)| names::look(name) == reserved) {
         return Err(Error::field(
-            "metadata.name",
+            *field,
             format!(
                 "`{}` is who the machine itself vouches for",
                 crate::ADMINISTRATOR
@@ -95,6 +101,12 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
         }
         draft.claim_key(SPACE, &look);
     }
+    // In the future it would switch every delay off until then.
+    if spec.unlocked.is_some_and(|at| at > draft.now()) {
+        return Err(
+            Error::field("spec.unlocked", "lies in the future").hint("dvctl user unlock NAME")
+        );
+    }
     spec.groups.sort();
     spec.groups.dedup();
     // Nobody manages who is above him, nor lifts anybody above himself.
@@ -106,11 +118,12 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     for group in spec.groups.iter().filter(|group| !had(group)) {
         access::may_join(cx, actor, group)?;
     }
-    for group in old.iter().flat_map(|old| &old.groups) {
-        if !spec.groups.contains(group) {
-            access::may_leave(cx, actor, &draft.meta.name, group)?;
-        }
+    let left = old.iter().flat_map(|old| &old.groups);
+    let left: Vec<&String> = left.filter(|group| !spec.groups.contains(group)).collect();
+    for group in &left {
+        access::may_leave(cx, actor, &draft.meta.name, group)?;
     }
+    access::leaves_a_superadmin(cx, &draft.meta.name, &left)?;
     let there = spec.realm == LOCAL || cx.get::<Realm>(None, &spec.realm).is_some();
     if old.is_none() && !there {
         return Err(

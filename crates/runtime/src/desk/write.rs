@@ -8,7 +8,7 @@ use crate::registry::Declared;
 use crate::trace::Cause;
 use crate::usage::{self, Counted, Held, Ledger};
 use crate::{Draft, audit, object_key, secret};
-use model::schema::{self, IMMUTABLE, PERSONAL, REF, SECRET};
+use model::schema::{self, IMMUTABLE, PERSONAL, REF};
 use model::{Error, Meta, Name, ObjectRef, Result, VERSION, Violation};
 use serde_json::{Value, json};
 use store::{Expect, Key, Revision, StoreError, Txn};
@@ -270,9 +270,8 @@ impl Desk {
             body::keep(&declared.spec, &self.plain(target, old)?, &mut spec);
         }
         let mut looks_sealed = secret::check_plain(&declared.spec, PERSONAL, &spec);
-        if old.is_none() {
-            looks_sealed.extend(secret::check_plain(&declared.spec, SECRET, &spec));
-        }
+        let before = old.map(|old| &old.spec);
+        looks_sealed.extend(secret::check_kept(&declared.spec, before, &spec));
         if !looks_sealed.is_empty() {
             return Err(Error::invalid(looks_sealed));
         }

@@ -16,11 +16,6 @@ pub(crate) const OWN: &[(&str, &str, &str)] = &[
     ("metrics", "read", "read `/metrics`"),
     ("health", "read", "read `/health/detail`"),
     ("session", "read", "ask who one is"),
-    (
-        "session",
-        "create",
-        "make a one-time login code for somebody",
-    ),
 ];
 
 /// The table of privileges as Markdown: `api/privileges.md`.

@@ -12,6 +12,12 @@ use model::Error;
 use runtime::{Known, Said, Talk};
 use serde_json::{Map, Value};
 
+/// Whether a browser is sent back to a step, by `GET`.
+pub(super) fn by_get(call: &Call, step: &str) -> bool {
+    let known = call.app.cx.try_part::<Known>();
+    known.is_some_and(|known| known.0.by_get().contains(&step))
+}
+
 /// `POST /auth/{step}`, and `GET` where a browser comes back from elsewhere.
 pub(super) async fn answer(call: &Call, step: String, request: Request<Body>) -> Outcome {
     let Some(known) = call.app.cx.try_part::<Known>() else {
@@ -51,7 +57,17 @@ pub(super) async fn answer(call: &Call, step: String, request: Request<Body>) ->
         flow: flow(&parts.headers),
         request_id: call.id.clone(),
     };
-    let said = known.0.talk(&call.app.cx, talk).await?;
+    // A client that goes away in the middle must not leave a password half changed, nor hashing that counts for nobody.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let cx = call.app.cx.clone();
+    call.app.cx.life().spawn("a step of a login", async move {
+        let said = known.0.talk(&cx, talk).await;
+        // Nobody may wait for it any more.
+        let _ = tell.send(said);
+    });
+    let said = told
+        .await
+        .map_err(|e| Error::internal("the step broke off").because(e))??;
     Ok(response(said))
 }
 

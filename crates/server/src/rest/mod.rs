@@ -33,6 +33,10 @@ pub(crate) async fn answer(
     }
     let app = call.app.clone();
     let route = match path::parse(app.cx.registry(), rest) {
+        Ok(Route::Auth { step, .. }) => Route::Auth {
+            by_get: auth::by_get(&call, &step),
+            step,
+        },
         Ok(route) => route,
         // Whoever is unknown does not learn which kinds there are.
         Err(error) => {
@@ -70,7 +74,7 @@ pub(crate) async fn answer(
         Route::Whoami => session::whoami(&call),
         Route::Login => session::login(&call, request).await,
         Route::LoginCode => session::make_code(&call).await,
-        Route::Auth { step } => auth::answer(&call, step, request).await,
+        Route::Auth { step, .. } => auth::answer(&call, step, request).await,
         Route::Watch => watch::answer(call, request).await,
         Route::Events => events::answer(call, request).await,
         Route::Explain { target } => objects::explain(&call, target).await,

@@ -34,6 +34,8 @@ pub(crate) enum Route {
     LoginCode,
     Auth {
         step: String,
+        /// It is one of those to which a browser is sent back.
+        by_get: bool,
     },
     Watch,
     Events,
@@ -79,9 +81,11 @@ impl Route {
             | Route::Explain { .. } => {
                 vec![Method::GET]
             }
-            // By GET a browser comes back from a login elsewhere.
-            Route::Auth { .. } => vec![Method::POST, Method::GET],
-            Route::Login
+            // What a page of another site may make a browser ask changes nothing: by GET only a browser that comes back
+            // from a login elsewhere.
+            Route::Auth { by_get: true, .. } => vec![Method::POST, Method::GET],
+            Route::Auth { by_get: false, .. }
+            | Route::Login
             | Route::LoginCode
             | Route::Action { .. }
             | Route::Batch { .. }
@@ -116,7 +120,8 @@ impl Route {
 
     /// Whether a method does something here. Where GET does, HEAD does.
     pub(crate) fn allows(&self, method: &Method) -> bool {
-        let method = if method == Method::HEAD {
+        // A step answered by HEAD would be taken, and its answer lost.
+        let method = if method == Method::HEAD && !matches!(self, Route::Auth { .. }) {
             &Method::GET
         } else {
             method
@@ -171,6 +176,7 @@ pub(crate) fn parse(registry: &Registry, rest: &str) -> Result<Route> {
         ["login", "code"] => Ok(Route::LoginCode),
         ["auth", step @ ..] if !step.is_empty() => Ok(Route::Auth {
             step: step.join("/"),
+            by_get: false,
         }),
         ["watch"] => Ok(Route::Watch),
         ["events"] => Ok(Route::Events),

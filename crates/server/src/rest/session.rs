@@ -2,11 +2,13 @@
 
 use super::read_json;
 use crate::app::Call;
+use crate::net::Peer;
 use crate::reply::{self, Outcome};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use model::{Error, Violation};
 use runtime::audit::{LOGIN_FAILED, LOGIN_SUCCEEDED, Note, TOKEN_ISSUED, note};
+use runtime::{Actor, ActorKind};
 use serde_json::{Value, json};
 
 /// `GET /whoami`.
@@ -68,9 +70,22 @@ pub(super) async fn login(call: &Call, request: Request<Body>) -> Outcome {
     Ok(reply::json(StatusCode::OK, &issued))
 }
 
-/// `POST /login/code`: an administrator makes a one-time code for somebody remote.
+/// Refuses whoever is not the administrator on the machine itself. A code makes somebody for whom no rule holds, so no
+/// privilege gives it, nor does a certificate that was got for one: it could make its own successor.
+fn on_the_machine(call: &Call) -> Result<Actor, Error> {
+    let actor = call.somebody()?;
+    match (&call.peer, actor.kind) {
+        (Peer::Local { .. }, ActorKind::Administrator) => Ok(actor),
+        _ => Err(Error::denied(
+            "login codes are made on the machine itself, by root or the owner of the instance",
+        )
+        .hint("there: dvctl api login-code")),
+    }
+}
+
+/// `POST /login/code`: the administrator of the machine makes a one-time code for somebody remote.
 pub(super) async fn make_code(call: &Call) -> Outcome {
-    let actor = call.need("session", "create")?;
+    let actor = on_the_machine(call)?;
     let authority = call.app.authority.clone();
     let account = authority.account();
     let made = about(call, Note::by(&TOKEN_ISSUED, &actor));

@@ -96,7 +96,27 @@ async fn a_site_that_is_listed_may_and_its_neighbours_may_not() {
             .headers()
             .contains_key("access-control-allow-credentials")
     );
-    let made = ask(Method::POST, FRIEND).await.unwrap();
+    // What the browser sends along by itself is not the page's.
+    let with_certificate = ask(Method::POST, FRIEND).await.unwrap();
+    assert_eq!(with_certificate.status(), 403);
+    let opened = socket(&house, &[("origin", FRIEND.to_owned())]).await;
+    assert_eq!(opened.err(), Some(403));
+    let me = user(&house, "bob").await;
+    let role =
+        json!({ "metadata": { "name": "lamps" }, "spec": { "allow": ["lamp.*", "project.read"] } });
+    assert_eq!(house.post("/api/v1/roles", role).await.0, 201);
+    let grant =
+        json!({ "metadata": { "name": "bob" }, "spec": { "user": "bob", "role": "lamps" } });
+    assert_eq!(house.post("/api/v1/grants", grant).await.0, 201);
+    let made = house
+        .stranger()
+        .post(house.url(LAMPS))
+        .bearer_auth(me["access"].as_str().unwrap())
+        .header("origin", FRIEND)
+        .json(&json!({ "metadata": { "name": "a" } }))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(
         (made.status().as_u16(), allows(&made)),
         (201, Some(FRIEND.into()))
@@ -227,6 +247,32 @@ fn guarded(what: &str, headers: &HeaderMap) {
     if what.contains("/api/v1/") {
         assert_eq!(header("cache-control"), "no-store", "{what}");
     }
+}
+
+#[tokio::test]
+async fn no_step_of_a_login_is_taken_by_a_link() {
+    let house = House::open().await;
+    let me = user(&house, "bob").await;
+    let token = me["access"].as_str().unwrap();
+    for step in [
+        "login?user=bob&password=x",
+        "totp/begin",
+        "totp/confirm?secret=00&code=000000",
+        "recovery",
+        "logout",
+        "access/check?action=vm.read",
+    ] {
+        for method in [Method::GET, Method::HEAD] {
+            let asked = house
+                .stranger()
+                .request(method.clone(), house.url(&format!("/api/v1/auth/{step}")))
+                .bearer_auth(token);
+            let status = asked.send().await.unwrap().status();
+            assert_eq!(status, 405, "{method} {step}");
+        }
+    }
+    let (status, _) = crate::login::get(&house, token, "/api/v1/whoami").await;
+    assert_eq!(status, 200, "he is still in");
 }
 
 /// On a page, an answer and a problem; and on every way in which a request can be refused.

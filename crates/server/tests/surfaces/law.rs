@@ -20,7 +20,7 @@ fn a_declared_kind_is_in_the_tables() {
         "| `lamp.delete` | delete | destroys |",
         "| `lamp.dim` | Changes its brightness. |  |",
         "| `lamp.echo` | Says what it hears. |  |",
-        "| `session.create` |",
+        "| `session.read` |",
     ] {
         assert!(privileges.contains(line), "{line} is not in\n{privileges}");
     }

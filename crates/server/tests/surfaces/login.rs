@@ -655,3 +655,46 @@ async fn the_strictest_role_of_somebody_says_what_his_login_needs() {
     // What it enrolled with has done its work.
     assert_eq!(get(&house, token, "/api/v1/whoami").await.0, 401);
 }
+
+#[tokio::test]
+async fn a_password_that_was_set_by_code_ends_what_the_old_one_let_in() {
+    let house = House::open().await;
+    user(&house, "bob").await;
+    let code = reset_code(&house, "bob").await;
+    // Until the code is used the old password is good: a thief is in again.
+    let (status, thief) = login(&house, "bob", PASSWORD).await;
+    assert_eq!(status, 200, "{thief}");
+    let body = json!({ "code": code, "password": "another four words" });
+    let (status, mine) = say(&house, "reset", body).await;
+    assert_eq!(status, 200, "{mine}");
+    let path = "/api/v1/whoami";
+    assert_eq!(get(&house, text(&thief, "access"), path).await.0, 401);
+    let refresh = json!({ "refresh": thief["refresh"] });
+    assert_eq!(say(&house, "refresh", refresh).await.0, 401);
+    assert_eq!(get(&house, text(&mine, "access"), path).await.0, 200);
+}
+
+#[tokio::test]
+async fn of_two_passwords_the_newer_counts() {
+    let house = House::open().await;
+    user(&house, "bob").await;
+    let bob = house.cx.get::<identity::user::User>(None, "bob").unwrap();
+    // As when a change was cut off between the new and the old one.
+    let newer = "another four words";
+    let hash = identity::factor::password::hash(newer.into(), [7; 16]);
+    let body = json!({
+        "metadata": {
+            "name": "password-zzzz",
+            "owner": { "kind": "user", "name": "bob", "uid": bob.metadata.uid },
+        },
+        "spec": { "user": "bob", "sort": "password", "material": hash.await.unwrap() },
+    });
+    let op = runtime::Op::Create {
+        kind: "factor".into(),
+        project: None,
+        body,
+    };
+    house.cx.submit(op, "test").await.unwrap();
+    assert_eq!(login(&house, "bob", PASSWORD).await.0, 401);
+    assert_eq!(login(&house, "bob", newer).await.0, 200);
+}

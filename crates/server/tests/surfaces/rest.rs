@@ -385,8 +385,14 @@ async fn who_is_unknown_learns_nothing() {
         assert_eq!(response.status(), 200, "{path}");
     }
     // A code makes somebody of him, once.
-    let (status, code) = house.post("/api/v1/login/code", Value::Null).await;
-    assert_eq!(status, 201);
+    // Only on the machine: a certificate that was got by a code makes no other.
+    let (status, refused) = house.post("/api/v1/login/code", Value::Null).await;
+    assert_eq!(status, 403, "{refused}");
+    let asked = local(&house)
+        .post("http://local/api/v1/login/code")
+        .json(&Value::Null);
+    let (status, code) = told(asked.send().await.unwrap()).await;
+    assert_eq!(status, 201, "{code}");
     let (csr, key) = request();
     let login = || {
         stranger
@@ -432,14 +438,39 @@ async fn who_is_unknown_learns_nothing() {
         .unwrap();
 }
 
+/// Root on the machine itself.
+fn local(house: &House) -> reqwest::Client {
+    let builder = reqwest::Client::builder().unix_socket(house.unix.clone());
+    builder.build().unwrap()
+}
+
+#[tokio::test]
+async fn no_privilege_makes_a_login_code() {
+    let house = House::open().await;
+    let me = crate::login::user(&house, "eve").await;
+    let all = json!({ "metadata": { "name": "all" }, "spec": { "allow": ["*"] } });
+    assert_eq!(house.post("/api/v1/roles", all).await.0, 201);
+    let grant = json!({ "metadata": { "name": "eve" }, "spec": { "user": "eve", "role": "all" } });
+    assert_eq!(house.post("/api/v1/grants", grant).await.0, 201);
+    let token = me["access"].as_str().unwrap();
+    let (status, _) = crate::login::get(&house, token, "/api/v1/users").await;
+    assert_eq!(status, 200);
+    // Over the network, and on the machine as herself.
+    for (client, url) in [
+        (house.stranger(), house.url("/api/v1/login/code")),
+        (local(&house), "http://local/api/v1/login/code".into()),
+    ] {
+        let asked = client.post(url).bearer_auth(token).json(&Value::Null);
+        let (status, said) = told(asked.send().await.unwrap()).await;
+        assert_eq!(status, 403, "{said}");
+    }
+}
+
 #[tokio::test]
 async fn the_local_socket_speaks_the_same() {
     let house = House::open().await;
     house.lamp("a").await;
-    let local = reqwest::Client::builder()
-        .unix_socket(house.unix.clone())
-        .build()
-        .unwrap();
+    let local = local(&house);
     let (status, who) = told(
         local
             .get("http://local/api/v1/whoami")

@@ -25,6 +25,7 @@ use std::time::Duration;
 /// `login`.
 pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
+    let before = find(cx, typed).map(|user| (user.metadata.uid, passwords(cx, &user)));
     let user = prove(cx, talk, optional(talk, "realm"), typed, password).await?;
     let begin = Begin {
         from: talk.from,
@@ -35,7 +36,17 @@ pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
         realm: Some(user.spec.realm.clone()).filter(|realm| realm != LOCAL),
         ..Begin::default()
     };
-    proceed(cx, talk, &user, begin).await
+    let said = proceed(cx, talk, &user, begin).await?;
+    // A new password ends all sessions, and this one may have begun just after that with the old one.
+    let overtaken =
+        before.is_some_and(|(uid, old)| uid == user.metadata.uid && old != passwords(cx, &user));
+    if overtaken {
+        if let Some(session) = said.body["session"].as_str() {
+            session::end(cx, session).await?;
+        }
+        return Err(wrong());
+    }
+    Ok(said)
 }
 
 /// Whether somebody whose first proof is in `begin` is in by that alone.
@@ -68,6 +79,12 @@ pub(super) async fn proceed(
     begin.pending = !begin.mfa && policy == Mfa::Required;
     let remind = !begin.mfa && !begin.pending && policy != Mfa::Off;
     enter(cx, talk, user, begin, remind).await
+}
+
+/// The passwords that somebody has by which he may be told.
+fn passwords(cx: &Cx, user: &Obj<User>) -> Vec<String> {
+    let found = factor::of_sort(cx, user, Sort::Password);
+    found.iter().map(|f| f.metadata.name.to_string()).collect()
 }
 
 /// Begins the session of somebody who has proved that it is him.
@@ -236,10 +253,12 @@ pub(super) fn wrong() -> Error {
 }
 
 fn hash_of(cx: &Cx, user: &Obj<User>) -> Option<String> {
-    let factor = factor::of_sort(cx, user, Sort::Password)
-        .into_iter()
-        .next()?;
-    factor.spec.material.clone()
+    // One that was to go when its successor was stored, and did not, counts no more.
+    let all = factor::of_sort(cx, user, Sort::Password);
+    let newest = all
+        .iter()
+        .max_by_key(|f| (f.metadata.created, f.metadata.uid))?;
+    newest.spec.material.clone()
 }
 
 /// `refresh`.
@@ -319,9 +338,19 @@ pub(super) async fn passwd(cx: &Cx, talk: &Talk) -> Result<Said> {
 
 /// Gives a user a password.
 pub(super) async fn set(cx: &Cx, user: &Obj<User>, password: &str) -> Result<()> {
+    let hash = hashed(cx, password).await?;
+    put(cx, user, hash).await
+}
+
+/// What is kept of a password.
+pub(super) async fn hashed(cx: &Cx, password: &str) -> Result<String> {
     let mut salt = [0; 16];
     cx.clock().fill(&mut salt);
-    let hash = password::hash(password.to_owned(), salt).await?;
+    password::hash(password.to_owned(), salt).await
+}
+
+/// Puts a password in the place of the one before.
+pub(super) async fn put(cx: &Cx, user: &Obj<User>, hash: String) -> Result<()> {
     let name = factor::fresh_name(cx, Sort::Password);
     factor::replace(cx, user, &name, Sort::Password, hash, None::<Timestamp>).await
 }

@@ -54,7 +54,7 @@ pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said>
         "refresh" => enter::refresh(cx, talk).await,
         "logout" => enter::logout(cx, talk).await,
         "passwd" => enter::passwd(cx, talk).await,
-        "code" => codes::ask(people, cx, talk),
+        "code" => codes::ask(people, cx, talk).await,
         "first" => codes::first(people, cx, talk).await,
         "reset" => codes::reset(people, cx, talk).await,
         "mfa" => second::step_up(cx, talk).await,
