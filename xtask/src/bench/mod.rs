@@ -27,8 +27,8 @@ pub struct Args {
     rounds: Option<usize>,
 }
 
-const NAMES: [&str; 7] = [
-    "store", "api", "audit", "verify", "vm-start", "many", "idle",
+const NAMES: [&str; 8] = [
+    "store", "api", "gate", "audit", "verify", "vm-start", "many", "idle",
 ];
 
 /// `cargo xtask bench`.
@@ -36,6 +36,7 @@ pub fn command(args: &Args) -> Result<()> {
     match args.name.as_str() {
         "store" => example("store", "store_bench", &[], args),
         "api" => example("server", "api_bench", &[], args),
+        "gate" => example("server", "gate_bench", &[], args),
         what @ ("audit" | "verify") => example("runtime", "audit_bench", &[what], args),
         "vm-start" => show(vm_start::run(args.rounds.unwrap_or(7))?, args.json),
         "many" => show(many::run(args.rounds.unwrap_or(3))?, args.json),

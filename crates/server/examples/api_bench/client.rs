@@ -8,14 +8,17 @@ use tokio_rustls::client::TlsStream;
 /// One connection that is kept alive.
 pub struct Client {
     stream: TlsStream<TcpStream>,
+    /// Lines of the head besides the first and the host, each with its end.
+    head: String,
     buffer: Vec<u8>,
 }
 
 impl Client {
     /// Over an open TLS connection.
-    pub fn new(stream: TlsStream<TcpStream>) -> Client {
+    pub fn new(stream: TlsStream<TcpStream>, head: String) -> Client {
         Client {
             stream,
+            head,
             buffer: Vec::with_capacity(1 << 20),
         }
     }
@@ -33,7 +36,8 @@ impl Client {
 
     /// Fills the buffer with one response; answers where its body begins.
     async fn ask(&mut self, path: &str) -> Result<usize, Failure> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let more = &self.head;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.stream.flush().await?;
         self.buffer.clear();

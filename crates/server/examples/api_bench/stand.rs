@@ -115,7 +115,8 @@ impl Stand {
         let stream = TcpStream::connect(at).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
-        Ok(Client::new(self.connector.connect(name, stream).await?))
+        let stream = self.connector.connect(name, stream).await?;
+        Ok(Client::new(stream, String::new()))
     }
 
     /// Ends both.
