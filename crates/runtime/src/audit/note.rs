@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn what_a_key_does_is_its_owners() {
-        let note = Note::by(&PERMISSION_DENIED, &Actor::key("ci", "anna"));
+        let note = Note::by(&PERMISSION_DENIED, &Actor::key("ci", "s1", "anna"));
         assert_eq!(note.row.user.as_deref(), Some("anna"));
         let own = Note::by(&PERMISSION_DENIED, &Actor::user("anna", None, None));
         assert_eq!(own.row.user, None);

@@ -185,7 +185,7 @@ impl FileTrail {
             None => {
                 let (signer, first) = Signer::make(&epoch, &seal, clock.now(), |b| clock.fill(b))?;
                 // The key last: without it nothing has begun, and the next start begins anew.
-                files::replace(&heads, &first.line())?;
+                files::replace(&heads, first.line())?;
                 signer.keep()?;
                 signer
             }

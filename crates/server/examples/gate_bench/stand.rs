@@ -271,14 +271,8 @@ async fn logins(cx: &Cx) -> Result<(String, String), Failure> {
     opened?;
     let user = cx.get::<User>(None, "u0").ok_or("there is no user u0")?;
     let begin = Begin {
-        from: None,
-        agent: None,
         factors: vec!["password"],
-        mfa: false,
-        pending: false,
-        risk: None,
-        remember: false,
-        browser: false,
+        ..Begin::default()
     };
     let given = session::begin(cx, &user, begin).await?;
     let (access, _) = given.access.ok_or("a session without a token")?;

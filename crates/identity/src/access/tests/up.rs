@@ -222,7 +222,7 @@ async fn a_key_is_never_rid_of_its_limits() {
         ("whole", another(), 200),
     ] {
         let said = format!("{key} {op:?}");
-        let status = match world.ask(Actor::key(key, "sam"), None, op).await {
+        let status = match world.ask(Actor::key(key, "s1", "sam"), None, op).await {
             Ok(_) => 200,
             Err(error) => error.status(),
         };

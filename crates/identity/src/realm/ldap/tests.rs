@@ -131,6 +131,8 @@ impl World {
             actor,
             from: None,
             agent: None,
+            host: None,
+            flow: None,
             request_id: "r".into(),
         };
         self.people.talk(&self.cx, talk).await
