@@ -468,6 +468,7 @@ fn params(action: &Action) -> Value {
         .unwrap_or_default()
         .split_whitespace()
         .peekable();
+    let schema = (action.input)().to_value();
     let mut out = serde_json::Map::new();
     while let Some(word) = words.next() {
         let Some(flag) = word.strip_prefix("--") else {
@@ -477,7 +478,12 @@ fn params(action: &Action) -> Value {
             None => json!(true),
             Some(text) => text.parse::<i64>().map_or(json!(text), |n| json!(n)),
         };
-        out.insert(flag.replace('-', "_"), value);
+        let name = flag.replace('-', "_");
+        let value = match schema["properties"][&name]["type"] == "array" {
+            true => json!([value]),
+            false => value,
+        };
+        out.insert(name, value);
     }
     Value::Object(out)
 }

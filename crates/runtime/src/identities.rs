@@ -69,8 +69,9 @@ pub trait Identities: Send + Sync {
     /// Whether what an actor was let in by still stands: his session is open, his key not revoked, he himself not
     /// disabled. Asked again and again while a stream is open.
     fn stands(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>) -> bool;
-    /// The steps to which a browser is sent back from elsewhere, by `GET`: whatever page may send it there, with its login
-    /// cookie. Each must check a state that only this browser was given, and never act for whoever the cookie names.
+    /// The steps to which a browser goes by `GET`, away to another site and back from it: whatever page may send it there,
+    /// with its login cookie. None may act for whoever the cookie names, and who comes back must show a state that only
+    /// this browser was given.
     fn by_get(&self) -> &'static [&'static str] {
         &[]
     }

@@ -123,12 +123,27 @@ async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
             ),
         ));
     }
-    let known = client::open(cx, &account.spec).await?;
+    let placed = place(cx, &account.spec, names).await;
+    // What never reached the provider costs nothing of its favour.
+    if matches!(&placed, Err(error) if matches!(error.what, What::Unavailable(_))) {
+        cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
+            if let Some(at) = status.orders.iter().position(|at| *at == now) {
+                status.orders.remove(at);
+            }
+        })
+        .await?;
+    }
+    placed
+}
+
+/// Asks the provider for an order.
+async fn place(cx: &Cx, account: &AcmeAccountSpec, names: &[String]) -> Result<String> {
+    let known = client::open(cx, account).await?;
     let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
     let order = known
         .new_order(&NewOrder::new(&identifiers))
         .await
-        .map_err(client::said(&account.spec))?;
+        .map_err(client::said(account))?;
     Ok(order.url().to_owned())
 }
 

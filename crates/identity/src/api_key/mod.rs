@@ -100,7 +100,7 @@ pub static KIND: Kind = Kind {
     examples: &[
         "dvctl api-key create ci --owner anna --privileges vm.read --networks 192.0.2.0/24",
         "dvctl api-key secret ci",
-        "dvctl api-key create ci --owner anna --sink default/ci-key --auto-rotate true",
+        "dvctl api-key create ci --owner anna --sink default/ci-key --auto-rotate",
         "dvctl api-key list",
     ],
 };

@@ -307,7 +307,7 @@ impl Identities for People {
     }
 
     fn by_get(&self) -> &'static [&'static str] {
-        &["oidc/callback"]
+        &["oidc/begin", "oidc/callback"]
     }
 
     fn talk<'a>(&'a self, cx: &'a Cx, talk: Talk) -> BoxFuture<'a, Result<Said>> {

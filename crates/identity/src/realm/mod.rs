@@ -82,7 +82,7 @@ pub static KIND: Kind = Kind {
     streams: &[],
     examples: &[
         "dvctl realm list",
-        "dvctl realm create corp --type oidc --oidc issuer=https://login.example.org/realms/corp,client_id=debvisor,client_secret=default/corp-client --auto-create true",
+        "dvctl realm create corp --type oidc --oidc issuer=https://login.example.org/realms/corp,client_id=debvisor,client_secret=default/corp-client --auto-create",
         "dvctl realm test corp",
     ],
 };

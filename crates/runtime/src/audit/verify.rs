@@ -172,7 +172,9 @@ impl<H: Iterator<Item = Head>> Verifier<H> {
         self.verdict.rows += 1;
         // Heads of rows that are not kept any more say when those were written.
         while let Some(head) = self.heads.next_if(|head| head.seq < seq) {
-            self.gone = Some((head.seq, head.time));
+            if (1..self.verdict.first).contains(&head.seq) {
+                self.gone = Some((head.seq, head.time));
+            }
         }
         while let Some(head) = self.heads.next_if(|head| head.seq == seq) {
             if head.hash != link.hash || self.chain.is_some_and(|chain| chain != head.chain) {

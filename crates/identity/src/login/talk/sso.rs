@@ -163,7 +163,7 @@ fn is_program(text: &str) -> bool {
     };
     let path = path
         .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'/');
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'/'));
     text.len() <= 200 && path && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
