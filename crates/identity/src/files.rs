@@ -44,7 +44,7 @@ pub(crate) fn write(path: &Path, text: &str, mode: u32) -> Result<()> {
     write_bytes(path, text.as_bytes(), mode)
 }
 
-/// Like [`write`], for what is no text.
+/// Like [`write()`], for what is no text.
 pub(crate) fn write_bytes(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let draft = path.with_extension("new");
     let put = || -> std::io::Result<()> {

@@ -108,6 +108,12 @@ pub(super) struct One {
     pub cross: Option<Vec<u8>>,
 }
 
+/// Whether a CA of this folder has signed anything.
+fn has_signed(folder: &Path) -> bool {
+    let signed = ["server.pem", "issued.log"];
+    signed.iter().any(|name| folder.join(name).exists())
+}
+
 impl One {
     /// From its files. The first one is made when it is missing.
     pub fn open(
@@ -129,8 +135,9 @@ impl One {
         let (pem, key) = match (files::read(&pem_at)?, key) {
             (Some(pem), Some(key)) => (pem, Some(key)),
             (Some(pem), None) if retired => (pem, None),
-            // The key is written first: a key without a certificate is a first start that was cut short.
-            (None, _) if id == FIRST && !retired => {
+            // The key is written first: a key without a certificate is a first start that was cut short, when nothing was
+            // signed with it yet. Else its certificate was lost, and a new CA would lock everybody out.
+            (None, _) if id == FIRST && !retired && !has_signed(folder) => {
                 let made = make()?;
                 let key = save(folder, around, id, &made)?;
                 tracing::info!(

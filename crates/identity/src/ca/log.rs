@@ -184,10 +184,19 @@ pub(crate) fn verify(folder: &Path) -> Result<(u64, Option<u64>)> {
 
 /// The line about the signing of a certificate.
 pub(crate) fn find(folder: &Path, fingerprint: &str) -> Result<Option<Line>> {
+    about(folder, fingerprint, What::Issued)
+}
+
+/// Whether there is a line about the revocation of a certificate.
+pub(super) fn is_revoked(folder: &Path, fingerprint: &str) -> Result<bool> {
+    about(folder, fingerprint, What::Revoked).map(|line| line.is_some())
+}
+
+fn about(folder: &Path, fingerprint: &str, what: What) -> Result<Option<Line>> {
     let text = files::read(&folder.join("issued.log"))?.unwrap_or_default();
     let lines = text.lines().filter(|line| line.contains(fingerprint));
     let mut lines = lines.filter_map(|line| serde_json::from_str(line.split_once(' ')?.1).ok());
-    Ok(lines.find(|line: &Line| line.what == What::Issued && line.fingerprint == fingerprint))
+    Ok(lines.find(|line: &Line| line.what == what && line.fingerprint == fingerprint))
 }
 
 fn chained(before: &str, json: &str) -> String {

@@ -209,10 +209,12 @@ impl Ca {
     pub fn revoke(&self, fingerprint: &str, reason: Reason, why: &str) -> Result<()> {
         let now = (self.config.now)();
         let fingerprint = plain(fingerprint)?;
-        if !self.revoked.add(&fingerprint, reason, why, now)? {
+        let new = self.revoked.add(&fingerprint, reason, why, now)?;
+        let mut log = self.log.lock();
+        // A crash between the list and the log leaves it to the next try to write the line.
+        if !new && log::is_revoked(&self.config.folder, &fingerprint)? {
             return Ok(());
         }
-        let mut log = self.log.lock();
         let serial = log.serial(&fingerprint).map(hex::encode);
         log.append(Line {
             seq: 0,

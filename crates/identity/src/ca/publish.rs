@@ -1,6 +1,7 @@
 //! What everybody may fetch from the CA: its certificate, the list of what it revoked (RFC 5280), and OCSP answers.
 
 use super::generation::One;
+use super::revoked::List;
 use super::{Ca, ocsp};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,8 +20,8 @@ const LIST_FRESH: Duration = Duration::from_secs(3600);
 
 /// The list that was made last.
 pub(super) struct Made {
-    /// The revocations it holds: the same pointer means the same list.
-    of: usize,
+    /// The revocations it holds.
+    of: Arc<List>,
     at: Timestamp,
     number: u64,
     der: Arc<[u8]>,
@@ -94,10 +95,9 @@ impl Ca {
         }
         let now = (self.config.now)();
         let revoked = self.revoked.list();
-        let of = Arc::as_ptr(&revoked) as usize;
         let mut made = one.made.lock();
         if let Some(made) = &*made
-            && made.of == of
+            && Arc::ptr_eq(&made.of, &revoked)
             && made.at <= now
             && now.since(made.at) < LIST_FRESH
         {
@@ -107,7 +107,7 @@ impl Ca {
         let number = made.as_ref().map_or(0, |m| m.number + 1).max(seconds);
         let der = self.sign_list(one, number, now.plus(LIST_LIFE))?;
         *made = Some(Made {
-            of,
+            of: revoked,
             at: now,
             number,
             der: der.clone(),

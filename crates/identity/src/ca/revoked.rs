@@ -82,7 +82,7 @@ pub struct Revocation {
     pub reason: Reason,
 }
 
-type List = BTreeMap<String, Revocation>;
+pub(super) type List = BTreeMap<String, Revocation>;
 
 pub(crate) struct Revoked {
     path: PathBuf,

@@ -7,7 +7,7 @@
 //! each change: a crash, a deletion by an agent or a cascade cannot leave a wrong number behind. What belongs to another
 //! object is counted with it: of what the owner says that it will have made for it, and of what is there, the larger.
 //!
-//! **How it stays exact.** Each write that raises a number reserves the difference in this process first ([`Ledger`]), so
+//! **How it stays exact.** Each write that raises a number reserves the difference in this process first (`Ledger`), so
 //! that of many at once none sees room that another has taken; and its transaction expects that the guard of the project
 //! is still this process's, so that of two processes only one hands out room at a time. Who loses the guard takes it
 //! again, having seen all that was written under the other.

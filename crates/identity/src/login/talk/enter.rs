@@ -4,7 +4,7 @@ use super::super::administrators;
 use super::super::{delay, people};
 use super::directory::{self, Asked};
 use super::second::{self, Shown};
-use super::{find, given, keys, letters, me, optional, row, said, text};
+use super::{apart, find, given, keys, letters, me, optional, row, said, text};
 use crate::factor::{self, Sort, breached, password};
 use crate::login::risk::{self, Level};
 use crate::mail;
@@ -26,7 +26,7 @@ use std::time::Duration;
 pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (typed, password) = (text(talk, "user")?, text(talk, "password")?);
     let before = find(cx, typed).map(|user| (user.metadata.uid, passwords(cx, &user)));
-    let user = prove(cx, talk, optional(talk, "realm"), typed, password).await?;
+    let user = apart(|| prove(cx, talk, optional(talk, "realm"), typed, password)).await?;
     let begin = Begin {
         from: talk.from,
         agent: talk.agent.clone(),
@@ -36,7 +36,7 @@ pub(super) async fn login(cx: &Cx, talk: &Talk) -> Result<Said> {
         realm: Some(user.spec.realm.clone()).filter(|realm| realm != LOCAL),
         ..Begin::default()
     };
-    let said = proceed(cx, talk, &user, begin).await?;
+    let said = apart(|| proceed(cx, talk, &user, begin)).await?;
     // A new password ends all sessions, and this one may have begun just after that with the old one.
     let overtaken =
         before.is_some_and(|(uid, old)| uid == user.metadata.uid && old != passwords(cx, &user));
@@ -231,7 +231,8 @@ async fn prove_at_once(
     let right = password::verify(password.to_owned(), hash).await?;
     if let Asked::There(realm) = asked {
         let typed = (account.as_str(), typed);
-        return directory::prove(cx, talk, &realm, user.as_deref(), typed, password).await;
+        let asking = || directory::prove(cx, talk, &realm, user.as_deref(), typed, password);
+        return apart(asking).await;
     }
     let why = match &user {
         Some(user) if right && user.spec.active => {

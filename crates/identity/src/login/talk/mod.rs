@@ -37,6 +37,7 @@ pub(super) use sso::sweep;
 use super::people::People;
 use crate::session::{Given, Session};
 use crate::user::{self, User};
+use futures::future::BoxFuture;
 use model::{Error, Result, Violation};
 use runtime::audit::Note;
 use runtime::{Cx, Obj, Said, Surface, Talk, Trace};
@@ -49,35 +50,44 @@ pub(super) async fn answer(people: &People, cx: &Cx, talk: Talk) -> Result<Said>
     if let Some(said) = crate::access::talk(cx, talk) {
         return said;
     }
-    match talk.step.as_str() {
-        "login" => enter::login(cx, talk).await,
-        "refresh" => enter::refresh(cx, talk).await,
-        "logout" => enter::logout(cx, talk).await,
-        "passwd" => enter::passwd(cx, talk).await,
-        "code" => codes::ask(people, cx, talk).await,
-        "first" => codes::first(people, cx, talk).await,
-        "reset" => codes::reset(people, cx, talk).await,
-        "mfa" => second::step_up(cx, talk).await,
-        "forgot" => letters::forgot(people, cx, talk),
-        "mfa/mail" => letters::ask(cx, talk).await,
-        "mfa/begin" => keys::offer(cx, talk).await,
-        "webauthn/begin" => keys::begin(cx, talk).await,
-        "webauthn/confirm" => keys::confirm(cx, talk).await,
-        "factors" => keys::list(cx, talk),
-        "factors/remove" => keys::remove(cx, talk).await,
-        "totp/begin" => second::begin(people, cx, talk).await,
-        "totp/confirm" => second::confirm(cx, talk).await,
-        "realms" => Ok(sso::realms(cx)),
-        "oidc/begin" => sso::begin(cx, talk).await,
-        "oidc/callback" => sso::callback(cx, talk).await,
-        "oidc/finish" => sso::finish(cx, talk).await,
-        "oidc/backchannel-logout" => sso::backchannel(cx, talk).await,
-        "recovery" => second::recovery(cx, talk).await,
-        step => Err(Error::not_found(format!(
-            "there is no step `{}` of a login",
-            step.chars().take(40).collect::<String>().escape_debug()
-        ))),
-    }
+    let said = match talk.step.as_str() {
+        "login" => apart(|| enter::login(cx, talk)),
+        "refresh" => apart(|| enter::refresh(cx, talk)),
+        "logout" => apart(|| enter::logout(cx, talk)),
+        "passwd" => apart(|| enter::passwd(cx, talk)),
+        "code" => apart(|| codes::ask(people, cx, talk)),
+        "first" => apart(|| codes::first(people, cx, talk)),
+        "reset" => apart(|| codes::reset(people, cx, talk)),
+        "mfa" => apart(|| second::step_up(cx, talk)),
+        "forgot" => return letters::forgot(people, cx, talk),
+        "mfa/mail" => apart(|| letters::ask(cx, talk)),
+        "mfa/begin" => apart(|| keys::offer(cx, talk)),
+        "webauthn/begin" => apart(|| keys::begin(cx, talk)),
+        "webauthn/confirm" => apart(|| keys::confirm(cx, talk)),
+        "factors" => return keys::list(cx, talk),
+        "factors/remove" => apart(|| keys::remove(cx, talk)),
+        "totp/begin" => apart(|| second::begin(people, cx, talk)),
+        "totp/confirm" => apart(|| second::confirm(cx, talk)),
+        "realms" => return Ok(sso::realms(cx)),
+        "oidc/begin" => apart(|| sso::begin(cx, talk)),
+        "oidc/callback" => apart(|| sso::callback(cx, talk)),
+        "oidc/finish" => apart(|| sso::finish(cx, talk)),
+        "oidc/backchannel-logout" => apart(|| sso::backchannel(cx, talk)),
+        "recovery" => apart(|| second::recovery(cx, talk)),
+        step => {
+            return Err(Error::not_found(format!(
+                "there is no step `{}` of a login",
+                step.chars().take(40).collect::<String>().escape_debug()
+            )));
+        }
+    };
+    said.await
+}
+
+/// Makes a future on the heap. A conversation goes deep, and what is awaited in place has a place on the stack of each
+/// level above it: without optimisation together more than a thread has.
+fn apart<'a, T, F: Future<Output = T> + Send + 'a>(make: impl FnOnce() -> F) -> BoxFuture<'a, T> {
+    Box::pin(make())
 }
 
 /// A text of the body; an error never shows what came instead.

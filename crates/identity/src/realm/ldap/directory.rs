@@ -208,7 +208,8 @@ impl Directory {
                 }
             }
         };
-        self.dependency(cx).call(ask).await
+        // On the heap: what is asked is below many levels of a conversation.
+        Box::pin(self.dependency(cx).call(ask)).await
     }
 
     /// Whether a password is that of an entry. An empty one never is.
