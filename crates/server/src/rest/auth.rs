@@ -12,13 +12,13 @@ use model::Error;
 use runtime::{Known, Said, Talk};
 use serde_json::{Map, Value};
 
-/// Whether a browser is sent back to a step, by `GET`.
+/// Whether a browser may go to a step by `GET`.
 pub(super) fn by_get(call: &Call, step: &str) -> bool {
     let known = call.app.cx.try_part::<Known>();
     known.is_some_and(|known| known.0.by_get().contains(&step))
 }
 
-/// `POST /auth/{step}`, and `GET` where a browser comes back from elsewhere.
+/// `POST /auth/{step}`, and `GET` where a browser goes elsewhere and comes back.
 pub(super) async fn answer(call: &Call, step: String, request: Request<Body>) -> Outcome {
     let Some(known) = call.app.cx.try_part::<Known>() else {
         return Err(Error::not_found("this process knows nobody to log in").into());

@@ -34,7 +34,7 @@ pub(crate) enum Route {
     LoginCode,
     Auth {
         step: String,
-        /// It is one of those to which a browser is sent back.
+        /// It is one of those to which a browser may go by `GET`.
         by_get: bool,
     },
     Watch,
