@@ -6,6 +6,10 @@
 //!     ├─────► refused by the store: forgotten at once
 //!     └─────► nobody knows: counted until the guard was taken anew, which settles whether it is stored
 //! ```
+//!
+//! What is reserved and not yet decided gives no room to others, but is no reason to refuse them either: they wait the
+//! moment until it is decided. Otherwise the last place of a project could stay empty though two had asked for it, and an
+//! object that the cache has before its writer heard of it would count twice.
 
 use super::{Amounts, Counted, LimitRules};
 use crate::Cx;
@@ -14,6 +18,7 @@ use model::{Error, Result};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use store::{Expect, Key, Revision, StoreError, Txn};
+use tokio::sync::Notify;
 
 /// Prefix of the guards.
 const GUARDS: &str = "q";
@@ -24,6 +29,8 @@ const TRIES: usize = 100;
 #[derive(Default)]
 pub(crate) struct Ledger {
     books: Mutex<HashMap<Box<str>, Book>>,
+    /// Told whenever it is decided what became of a reservation.
+    decided: Notify,
 }
 
 /// Of one project.
@@ -84,10 +91,17 @@ impl Ledger {
         if limits.is_empty() {
             return Ok(None);
         }
-        for _ in 0..TRIES {
+        let mut guards = 0;
+        while guards < TRIES {
+            // Made before the look, so that nothing is decided unheard between the two.
+            let decided = cx.ledger().decided.notified();
             match cx.ledger().take(cx, it, &limits) {
                 Took::Room(held) => return Ok(Some(held)),
-                Took::NoGuard => take_guard(cx, project).await?,
+                Took::NoGuard => {
+                    guards += 1;
+                    take_guard(cx, project).await?;
+                }
+                Took::Undecided => decided.await,
                 Took::Full(over) => return Err(too_much(cx, &rules, project, &over)),
             }
         }
@@ -106,22 +120,35 @@ impl Ledger {
         book.taken
             .retain(|taken| !matches!(taken.fate, Fate::Stored(at) if at <= seen));
         let mut over = Vec::new();
+        let mut fits = true;
         for (word, limit) in limits {
-            let more = raise.get(word).copied().unwrap_or(0);
             let of = |amounts: &Amounts| amounts.get(word).copied().unwrap_or(0);
-            let under_way = book.taken.iter().map(|taken| of(&taken.amounts));
-            let used = under_way.fold(of(&total), u64::saturating_add);
-            if more > 0 && used.saturating_add(more) > *limit {
+            let more = of(&raise);
+            if more == 0 {
+                continue;
+            }
+            let (mut certain, mut at_most) = (of(&total), of(&total));
+            for taken in &book.taken {
+                at_most = at_most.saturating_add(of(&taken.amounts));
+                if taken.fate != Fate::Open {
+                    certain = certain.saturating_add(of(&taken.amounts));
+                }
+            }
+            fits &= at_most.saturating_add(more) <= *limit;
+            if certain.saturating_add(more) > *limit {
                 over.push(Over {
                     word: word.clone(),
                     limit: *limit,
-                    used,
+                    used: certain,
                     more,
                 });
             }
         }
         if !over.is_empty() {
             return Took::Full(over);
+        }
+        if !fits {
+            return Took::Undecided;
         }
         book.next += 1;
         let id = book.next;
@@ -166,12 +193,16 @@ impl Ledger {
         if lost && book.guard == Some(held.guard) {
             book.guard = None;
         }
+        drop(books);
+        self.decided.notify_waiters();
     }
 }
 
 enum Took {
     Room(Held),
     NoGuard,
+    /// It fits only if something under way comes to nothing.
+    Undecided,
     Full(Vec<Over>),
 }
 

@@ -120,31 +120,42 @@ async fn of_fifty_at_once_exactly_as_many_as_fit_get_in() {
     }
 }
 
+fn a_lamp(cx: &Cx, name: &str) -> Counted {
+    let amounts = Amounts::from([("lamps".into(), 1)]);
+    let key = object_key("lamp", Some("default"), name);
+    Counted::new(&key, cx.clock().uid(), None, amounts).unwrap()
+}
+
 #[tokio::test]
 async fn room_that_a_dropped_request_had_taken_comes_back() {
     let cx = process(Memory::new(), &[("lamps", 1)]).await;
-    let uid = cx.clock().uid();
-    let it = |name: &str, uid| {
-        let amounts = Amounts::from([("lamps".into(), 1)]);
-        Counted::new(
-            &object_key("lamp", Some("default"), name),
-            uid,
-            None,
-            amounts,
-        )
-        .unwrap()
-    };
-    let held = Ledger::reserve(&cx, &it("a", uid)).await.unwrap();
+    let held = Ledger::reserve(&cx, &a_lamp(&cx, "a")).await.unwrap();
     assert!(held.is_some());
-    let full = Ledger::reserve(&cx, &it("b", cx.clock().uid())).await;
-    assert!(full.is_err());
     // Nobody knows what became of it. The guard is taken anew, and with that it is known.
     drop(held);
-    let again = Ledger::reserve(&cx, &it("b", cx.clock().uid()))
-        .await
-        .unwrap();
+    let again = Ledger::reserve(&cx, &a_lamp(&cx, "b")).await.unwrap();
     again.unwrap().give_back();
     create(&cx, "c", json!({})).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_finds_the_last_room_taken_waits_until_it_is_decided() {
+    let cx = process(Memory::new(), &[("lamps", 1)]).await;
+    let other = a_lamp(&cx, "b");
+    // Given back: the other gets it.
+    let held = Ledger::reserve(&cx, &a_lamp(&cx, "a")).await.unwrap();
+    let mut waits = std::pin::pin!(Ledger::reserve(&cx, &other));
+    assert!(futures::poll!(&mut waits).is_pending());
+    held.unwrap().give_back();
+    let held = waits.await.unwrap();
+    // Stored: the other is refused, once it is certain and not before.
+    let last = a_lamp(&cx, "c");
+    let mut waits = std::pin::pin!(Ledger::reserve(&cx, &last));
+    assert!(futures::poll!(&mut waits).is_pending());
+    held.unwrap()
+        .settle(&Ok(store::Revision(cx.revision().0 + 1)));
+    let error = waits.await.err().unwrap();
+    assert_eq!(error.what, What::Quota(None), "{error:?}");
 }
 
 #[tokio::test]
