@@ -64,9 +64,15 @@ fn show(s: &Session, what: &str, answer: &Value) -> Result<()> {
             }
         }
         "who-can" => {
-            let mut table = Table::new(["user", "by"]);
+            let mut table = Table::new(["user", "now", "by", "if"]);
             for one in list("users") {
-                table.row(vec![text(&one["subject"]), text(&one["verdict"])]);
+                let ways = one["conditions"].as_array().cloned().unwrap_or_default();
+                table.row(vec![
+                    text(&one["subject"]),
+                    if one["allowed"] == true { "yes" } else { "no" }.into(),
+                    text(&one["verdict"]),
+                    ways.iter().map(text).collect::<Vec<_>>().join("; or "),
+                ]);
             }
             s.screen.put(&table.text(s.screen.color))?;
         }

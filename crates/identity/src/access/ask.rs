@@ -1,7 +1,7 @@
 //! Explains decisions: may he, why, and who may.
 
 use super::pattern::privileges;
-use super::rights::Told;
+use super::rights::{Rights, Told};
 use super::state::Subject;
 use super::when::Scene;
 use super::{Reach, Rules};
@@ -32,6 +32,20 @@ fn everything() -> String {
     "/".into()
 }
 
+impl Question {
+    /// As if this user asked it now.
+    fn scene<'a>(&self, user: &'a str, wish: &Wish<'a>) -> Scene<'a> {
+        Scene {
+            kind: ActorKind::User,
+            user,
+            mfa: self.mfa.then_some(wish.now),
+            from: self.from,
+            now: wish.now,
+            labels: wish.labels,
+        }
+    }
+}
+
 /// A decision and how it came about.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explained {
@@ -47,6 +61,9 @@ pub struct Explained {
     pub verdict: String,
     /// Every grant that says something about it there, the one that counts first.
     pub grants: Vec<Reason>,
+    /// Under what he may, in words, when it depends: each is one way. Only of who can.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
 }
 
 /// One grant in a decision.
@@ -152,14 +169,7 @@ pub fn explain(cx: &Cx, rules: &Rules, user: &str, question: &Question) -> Resul
 
 fn decide(cx: &Cx, rules: &Rules, user: &str, question: &Question, wish: &Wish<'_>) -> Explained {
     let rights = rules.sync(cx, |state| state.rights(&Subject::User(user.into())));
-    let scene = Scene {
-        kind: ActorKind::User,
-        user,
-        mfa: question.mfa.then_some(wish.now),
-        from: question.from,
-        now: wish.now,
-        labels: wish.labels,
-    };
+    let scene = question.scene(user, wish);
     let mut told: Vec<Told<'_>> = rights.told(wish).collect();
     // The deepest that holds first; at the same depth a denial.
     told.sort_by_key(|t| {
@@ -218,10 +228,42 @@ fn decide(cx: &Cx, rules: &Rules, user: &str, question: &Question, wish: &Wish<'
         allowed,
         verdict,
         grants: reasons,
+        conditions: Vec::new(),
     }
 }
 
-/// Which users may.
+/// In which ways somebody may, now or at another time: what must hold for each, in words. Empty words stand for a way
+/// without conditions, no way for never.
+fn ways(rights: &Rights, wish: &Wish<'_>, scene: &Scene<'_>) -> Vec<String> {
+    let told: Vec<Told<'_>> = rights
+        .told(wish)
+        .filter(|t| t.rule.expires.is_none_or(|end| wish.now < end))
+        .filter(|t| t.rule.when.iter().all(|when| when.may_hold(scene)))
+        .collect();
+    let mut ways = Vec::new();
+    for way in told.iter().filter(|t| t.says) {
+        let against = || told.iter().filter(|t| !t.says && t.depth >= way.depth);
+        if against().any(|denial| denial.rule.when.is_empty()) {
+            continue;
+        }
+        let mut words: Vec<String> = way.rule.when.iter().map(|when| when.words()).collect();
+        words.extend(against().map(|denial| {
+            let when: Vec<String> = denial.rule.when.iter().map(|when| when.words()).collect();
+            format!(
+                "unless grant `{}` denies it ({})",
+                denial.rule.grant,
+                when.join(", ")
+            )
+        }));
+        let words = words.join(", ");
+        if !ways.contains(&words) {
+            ways.push(words);
+        }
+    }
+    ways
+}
+
+/// Which users may: those who may now, and those who may under conditions that do not hold now.
 ///
 /// # Errors
 ///
@@ -234,10 +276,23 @@ pub fn who_can(cx: &Cx, rules: &Rules, question: &Question) -> Result<Vec<Explai
         Subject::User(user) => Some(user),
         Subject::Group(_) | Subject::Key(_) => None,
     });
-    Ok(users
-        .map(|user| decide(cx, rules, user, question, &wish))
-        .filter(|explained| explained.allowed)
-        .collect())
+    let mut out = Vec::new();
+    for user in users {
+        let rights = rules.sync(cx, |state| state.rights(&Subject::User(user.clone())));
+        let scene = question.scene(user, &wish);
+        let mut ways = ways(&rights, &wish, &scene);
+        if ways.is_empty() {
+            continue;
+        }
+        let mut explained = decide(cx, rules, user, question, &wish);
+        // A way without conditions makes the others idle.
+        if ways.iter().any(String::is_empty) {
+            ways.clear();
+        }
+        explained.conditions = ways;
+        out.push(explained);
+    }
+    Ok(out)
 }
 
 /// Everything that a user may on one object or scope: each privilege with whether he has it.

@@ -347,7 +347,81 @@ async fn labels_hours_and_networks_narrow_a_grant() {
         mfa: false,
     };
     let said = explain(&world.cx, &rules, "dan", &question).unwrap();
-    assert_eq!(said.grants[0].failed.len(), 2, "{said:?}");
+    assert_eq!(
+        said.grants[0].failed,
+        [
+            "only from the network 192.0.2.0/24",
+            "only from 00:00 to 12:00 (UTC)"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn who_may_only_under_conditions_is_named_with_them() {
+    let world = world().await;
+    role(&world, "reader", &["thing.read"], &[]).await;
+    role(&world, "locked", &[], &["thing.read"]).await;
+    world.thing("shop", "web", json!({ "tier": "web" })).await;
+    // It is 08:00: `night` may later, `office` may now.
+    let hours = |from: &str, to: &str| json!({ "type": "time_range", "from": from, "to": to });
+    let near = json!({ "type": "network", "networks": ["192.0.2.0/24"] });
+    let db = json!({ "type": "tag", "key": "tier", "value": "db" });
+    for (name, user, role, when) in [
+        (
+            "night",
+            "night",
+            "reader",
+            json!([hours("20:00", "04:00"), near]),
+        ),
+        (
+            "office",
+            "office",
+            "reader",
+            json!([hours("06:00", "12:00")]),
+        ),
+        ("always", "always", "reader", json!([])),
+        ("never", "never", "reader", json!([hours("20:00", "04:00")])),
+        ("never-1", "never", "locked", json!([])),
+        ("other", "other", "reader", json!([db])),
+        ("but", "but", "reader", json!([])),
+        ("but-1", "but", "locked", json!([hours("06:00", "12:00")])),
+    ] {
+        let spec =
+            json!({ "user": user, "role": role, "scope": "project/shop", "conditions": when });
+        world.grant(name, spec).await;
+    }
+    let rules = of(&world.cx).unwrap();
+    let can = |from: Option<&str>| {
+        let question = Question {
+            action: "thing.read".into(),
+            object: "thing/shop/web".into(),
+            from: from.map(|ip| ip.parse().unwrap()),
+            mfa: false,
+        };
+        let mut can = who_can(&world.cx, &rules, &question).unwrap();
+        can.sort_by(|a, b| a.subject.cmp(&b.subject));
+        let one = |e: Explained| (e.subject, e.allowed, e.conditions.join("; or "));
+        can.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let is = |user: &str, now: bool, when: &str| (user.to_owned(), now, when.to_owned());
+    let always = is("always", true, "");
+    let but = is(
+        "but",
+        false,
+        "unless grant `but-1` denies it (only from 06:00 to 12:00 (UTC))",
+    );
+    let night = "only from 20:00 to 04:00 (UTC), only from the network 192.0.2.0/24";
+    let office = is("office", true, "only from 06:00 to 12:00 (UTC)");
+    let everybody = [
+        always.clone(),
+        but.clone(),
+        is("night", false, night),
+        office.clone(),
+    ];
+    assert_eq!(can(None), everybody);
+    assert_eq!(can(Some("192.0.2.7")), everybody);
+    // From there he may at no time.
+    assert_eq!(can(Some("198.51.100.9")), [always, but, office]);
 }
 
 #[tokio::test]

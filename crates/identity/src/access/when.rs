@@ -131,9 +131,82 @@ impl When {
         wrong
     }
 
-    /// For people, as the explanation of a decision has it.
+    /// Whether it may come to hold for this caller and this object, at another time or from elsewhere. An address or a
+    /// second factor that is asked about stays what it is.
+    pub fn may_hold(&self, scene: &Scene<'_>) -> bool {
+        let stays = match self {
+            When::TimeRange { .. } => false,
+            When::Address { .. } | When::Network { .. } => scene.from.is_some(),
+            When::MfaAge { .. } => scene.mfa.is_some(),
+            When::Tag { .. } => scene.labels.is_some(),
+            // A key of his is one, too.
+            When::Attribute { name, .. } => name == "user",
+        };
+        !stays || self.holds(scene)
+    }
+
+    /// For people: `only from 08:00 to 18:00 on mon, tue (Europe/Vienna)`.
     pub fn words(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let list = |all: Vec<String>| all.join(", ");
+        let what = match self {
+            When::TimeRange {
+                from,
+                to,
+                days,
+                zone,
+                ..
+            } => {
+                let clock = |time: &jiff::civil::Time| match time.second() {
+                    0 => time.strftime("%H:%M").to_string(),
+                    _ => time.strftime("%H:%M:%S").to_string(),
+                };
+                let days = match days.is_empty() {
+                    true => String::new(),
+                    false => format!(
+                        " on {}",
+                        list(days.iter().map(|d| d.word().into()).collect())
+                    ),
+                };
+                format!("from {} to {}{days} ({zone})", clock(from), clock(to))
+            }
+            When::Address { addresses, .. } => {
+                let all = addresses.iter().map(|ip| ip.to_string()).collect();
+                format!("from the address {}", list(all))
+            }
+            When::Network { networks, .. } => {
+                let all = networks.iter().map(|net| net.to_string()).collect();
+                format!("from the network {}", list(all))
+            }
+            When::Attribute { name, value, .. } => match (name.as_str(), value.as_str()) {
+                ("kind", "user") => "without an API key".into(),
+                ("kind", "key") => "with an API key".into(),
+                ("user", user) => format!("as the user `{user}`"),
+                (name, value) => format!("when `{name}` is `{value}`"),
+            },
+            When::Tag { key, value, .. } => format!("where the label `{key}` is `{value}`"),
+            When::MfaAge { seconds, .. } => format!(
+                "within {} of a proof of the second factor",
+                model::Seconds(*seconds)
+            ),
+        };
+        match self.turned() {
+            true => format!("not {what}"),
+            false => format!("only {what}"),
+        }
+    }
+}
+
+impl Day {
+    fn word(self) -> &'static str {
+        match self {
+            Day::Mon => "mon",
+            Day::Tue => "tue",
+            Day::Wed => "wed",
+            Day::Thu => "thu",
+            Day::Fri => "fri",
+            Day::Sat => "sat",
+            Day::Sun => "sun",
+        }
     }
 }
 
@@ -227,6 +300,47 @@ mod tests {
         assert!(!holds(lately.clone(), &never));
         // Proved "later than now": the clock went back, and nobody can say how far.
         assert!(!holds(lately, &scene("2026-01-05T09:59:00Z", None)));
+    }
+
+    #[test]
+    fn each_condition_is_told_in_words() {
+        for (when, words) in [
+            (
+                json!({"type": "time_range", "from": "08:00", "to": "18:30", "days": ["mon", "fri"], "zone": "Europe/Vienna"}),
+                "only from 08:00 to 18:30 on mon, fri (Europe/Vienna)",
+            ),
+            (
+                json!({"type": "time_range", "from": "22:00", "to": "06:00", "not": true}),
+                "not from 22:00 to 06:00 (UTC)",
+            ),
+            (
+                json!({"type": "address", "addresses": ["192.0.2.7", "2001:db8::1"]}),
+                "only from the address 192.0.2.7, 2001:db8::1",
+            ),
+            (
+                json!({"type": "network", "networks": ["192.0.2.0/24"], "not": true}),
+                "not from the network 192.0.2.0/24",
+            ),
+            (
+                json!({"type": "attribute", "name": "kind", "value": "key"}),
+                "only with an API key",
+            ),
+            (
+                json!({"type": "attribute", "name": "user", "value": "ann"}),
+                "only as the user `ann`",
+            ),
+            (
+                json!({"type": "tag", "key": "tier", "value": "web"}),
+                "only where the label `tier` is `web`",
+            ),
+            (
+                json!({"type": "mfa_age", "seconds": 900}),
+                "only within 15m of a proof of the second factor",
+            ),
+        ] {
+            let when: When = serde_json::from_value(when).unwrap();
+            assert_eq!(when.words(), words);
+        }
     }
 
     #[test]
