@@ -105,6 +105,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     }
     store_kind::make(&cx).await?;
     identity::ca::kind::make(&cx).await?;
+    identity::api_key::policy::make(&cx).await?;
     // Before the first connection, so that nobody is shown another certificate than the one that was chosen.
     if let Err(error) = identity::certificate::panel::apply(&cx) {
         tracing::error!(%error, "the panel shows the internal certificate");

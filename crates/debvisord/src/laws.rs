@@ -242,6 +242,21 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        kind: "api-key-policy",
+        setup: |cx, _| {
+            Box::pin(async move {
+                identity::api_key::policy::make(&cx).await?;
+                create(&cx, "user", json!({})).await?;
+                create(&cx, "api-key", json!({ "owner": NAME })).await
+            })
+        },
+        // Neither old nor due: it is as it was, whatever becomes of the task.
+        holds: |cx, _, _, _| match cx.get::<identity::api_key::ApiKey>(None, NAME) {
+            Some(key) if key.spec.rotation.is_none() => Ok(()),
+            _ => Err("a key that is neither old nor due was touched".into()),
+        },
+    },
+    Setting {
         kind: "secret",
         setup: |cx, _| {
             Box::pin(async move {

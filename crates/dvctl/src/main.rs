@@ -87,32 +87,43 @@ async fn run(args: Vec<String>) -> Result<()> {
         }
         Some(_) => {}
     }
-    with_registry(&before, line()).await
+    with_registry(&before, args).await
 }
 
 /// Everything that needs the server's registry to be understood.
-async fn with_registry(before: &Before, line: impl Iterator<Item = String>) -> Result<()> {
+async fn with_registry(before: &Before, mut args: Vec<String>) -> Result<()> {
+    let line = |args: Vec<String>| std::iter::once("dvctl".to_owned()).chain(args);
     let word = before.words.first().map_or("", String::as_str);
-    let verb = before.words.get(1).map(String::as_str);
+    let mut verb = before.words.get(1).cloned();
     let builtin = grammar::BUILTINS.iter().any(|(name, _)| *name == word);
     if builtin && before.help {
-        grammar::root(None, None).try_get_matches_from(line)?;
+        grammar::root(None, None).try_get_matches_from(line(args))?;
         return Ok(());
     }
     let mut session = Session::open(before).await?;
     // `event list` is ours, unless the server has a kind of that name that can do more.
-    let kind = match builtin {
+    let mut kind = match builtin {
         true => None,
         false => Some(find_kind(&session, word)?),
     };
-    if let (Some(kind), Some(verb)) = (&kind, verb) {
-        known_verb(kind, verb)?;
+    if let (Some(of), Some(asked)) = (&kind, &verb)
+        && let Err(unknown) = known_verb(of, asked)
+    {
+        let keeper = session.registry.keeper(&of.name)?;
+        let all = keeper.and_then(|keeper| {
+            let (meant, line) = grammar::of_all(before, &keeper, &args)?;
+            Some((keeper, meant, line))
+        });
+        let Some((keeper, meant, line)) = all else {
+            return Err(unknown);
+        };
+        (kind, verb, args) = (Some(keeper), Some(meant), line);
     }
     let used = kind
         .as_ref()
-        .map(|k| grammar::kind_command(k, Some(verb.unwrap_or(""))));
+        .map(|k| grammar::kind_command(k, Some(verb.as_deref().unwrap_or(""))));
     let command = grammar::root(Some(&session.registry), used);
-    let matches = command.try_get_matches_from(line)?;
+    let matches = command.try_get_matches_from(line(args))?;
     session.settle(&matches);
     match (kind, matches.subcommand()) {
         (Some(kind), Some((_, m))) => match m.subcommand() {

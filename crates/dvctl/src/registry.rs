@@ -17,6 +17,17 @@ pub struct Head {
     /// For people.
     #[serde(default)]
     pub title: String,
+    /// What its schema says at its root.
+    #[serde(default)]
+    spec: Root,
+}
+
+/// The root of a schema, as far as heads need it.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Root {
+    /// The kind that its one object is for.
+    #[serde(default, rename = "x-keeps")]
+    keeps: Option<String>,
 }
 
 /// A kind as declared.
@@ -207,6 +218,13 @@ impl Registry {
             }
             failure
         })
+    }
+
+    /// The kind whose one object is for all objects of this kind.
+    pub fn keeper(&self, kind: &str) -> Result<Option<KindDef>> {
+        let keeps = |head: &Head| head.spec.keeps.as_deref() == Some(kind);
+        let at = self.heads.iter().position(keeps);
+        at.map(|at| self.parse_at(at)).transpose()
     }
 
     /// Every kind, parsed.

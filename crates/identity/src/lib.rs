@@ -53,6 +53,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &factor::SUBSYSTEM,
     &session::SUBSYSTEM,
     &api_key::SUBSYSTEM,
+    &api_key::policy::SUBSYSTEM,
     &secret::SUBSYSTEM,
     &secret_backend::SUBSYSTEM,
     &role::SUBSYSTEM,

@@ -11,6 +11,7 @@
 //! | `x-hotplug` | true | may change while the guest runs |
 //! | `x-index` | true | indexed by the watch cache |
 //! | `x-counts` | word | the project has a limit for it: at the root of a schema objects are counted, at a number or size that, at a list its length |
+//! | `x-keeps` | kind | at the root of a schema: its one object, `default`, is for all objects of that kind, and dvctl offers its verbs there |
 //! | `x-file` | `size`, `sha256` | filled in by a client that makes the object from a file and then sends that file |
 
 use schemars::generate::SchemaSettings;

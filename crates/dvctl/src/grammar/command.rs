@@ -1,6 +1,6 @@
 //! Commands from kinds. Only the kind and the verb in use get their flags; all others are a line in the help.
 
-use crate::registry::Registry;
+use crate::registry::{KindDef, Registry};
 use clap::{Arg, ArgAction, Command, ValueHint};
 
 /// Commands that are not kinds, with a line of help each.
@@ -54,6 +54,8 @@ pub struct Before {
     pub project: Option<String>,
     /// The words that are not global flags or their values, up to three: kind, verb, name.
     pub words: Vec<String>,
+    /// Where those words stand among the arguments.
+    pub at: Vec<usize>,
     /// `--help` or `-h` stands before `--`.
     pub help: bool,
 }
@@ -70,8 +72,8 @@ const GLOBALS: &[(&str, &str)] = &[
 /// Looks through the arguments (without the program's name).
 pub fn before(args: &[String]) -> Before {
     let mut out = Before::default();
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
+    let mut rest = args.iter().enumerate();
+    while let Some((at, arg)) = rest.next() {
         if arg == "--" {
             break;
         }
@@ -93,7 +95,7 @@ pub fn before(args: &[String]) -> Before {
         });
         match global {
             Some((long, value)) => {
-                let value = value.or_else(|| rest.next().cloned());
+                let value = value.or_else(|| rest.next().map(|(_, arg)| arg.clone()));
                 match long {
                     "--instance" => out.instance = value,
                     "--cluster" => out.cluster = value,
@@ -101,7 +103,10 @@ pub fn before(args: &[String]) -> Before {
                     _ => {}
                 }
             }
-            None if !arg.starts_with('-') && out.words.len() < 3 => out.words.push(arg.clone()),
+            None if !arg.starts_with('-') && out.words.len() < 3 => {
+                out.words.push(arg.clone());
+                out.at.push(at);
+            }
             None => {}
         }
     }
@@ -294,7 +299,7 @@ fn access(command: Command) -> Command {
         )
         .subcommand(
             Command::new("who-can")
-                .about("Which users may do something")
+                .about("Which users may do something, now or under conditions")
                 .arg(action)
                 .arg(object(OBJECT))
                 .arg(from)
@@ -499,6 +504,26 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
     }
 }
 
+/// The one object of a kind that is for all of another kind.
+const ONLY: &str = "default";
+
+/// What `KIND VERB` stands for when it is about all objects of a kind, and not about one: the verb of the one object that
+/// is for all of them. `stats` shows it. The kind, the verb, and the whole line; `None` when it has no such verb.
+pub fn of_all(before: &Before, keeper: &KindDef, args: &[String]) -> Option<(String, Vec<String>)> {
+    let (kind, verb) = (*before.at.first()?, *before.at.get(1)?);
+    let asked = before.words.get(1)?.as_str();
+    let meant = match asked {
+        "stats" => "show",
+        verb if keeper.action(verb).is_some() || keeper.stream(verb).is_some() => verb,
+        _ => return None,
+    };
+    let mut line = args.to_vec();
+    keeper.name.clone_into(line.get_mut(kind)?);
+    meant.clone_into(line.get_mut(verb)?);
+    line.insert(verb + 1, ONLY.to_owned());
+    Some((meant.to_owned(), line))
+}
+
 /// `--cpu.model host` is `--set cpu.model=host`.
 pub fn dotted(args: Vec<String>) -> Vec<String> {
     let mut out = Vec::with_capacity(args.len());
@@ -543,6 +568,31 @@ mod tests {
     fn words(line: &str) -> Before {
         let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
         before(&args)
+    }
+
+    #[test]
+    fn what_is_about_all_objects_goes_to_the_one_that_is_for_all() {
+        let keeper: KindDef = serde_json::from_value(serde_json::json!({
+            "name": "key-policy", "plural": "key-policies", "scope": "cluster",
+            "actions": [{ "verb": "cleanup" }], "streams": [{ "name": "soon", "way": "read" }],
+        }))
+        .unwrap();
+        let meant = |line: &str| {
+            let args: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            of_all(&before(&args), &keeper, &args).map(|(verb, line)| (verb, line.join(" ")))
+        };
+        let is = |verb: &str, line: &str| Some((verb.to_owned(), line.to_owned()));
+        assert_eq!(
+            meant("-p key key stats -o yaml"),
+            is("show", "-p key key-policy show default -o yaml")
+        );
+        assert_eq!(
+            meant("key cleanup --yes"),
+            is("cleanup", "key-policy cleanup default --yes")
+        );
+        assert_eq!(meant("key soon"), is("soon", "key-policy soon default"));
+        assert_eq!(meant("key clean"), None);
+        assert_eq!(meant("key"), None);
     }
 
     #[test]

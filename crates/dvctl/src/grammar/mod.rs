@@ -7,7 +7,7 @@ mod path;
 mod shape;
 mod verbs;
 
-pub use command::{BUILTINS, Before, before, dotted, root};
+pub use command::{BUILTINS, Before, before, dotted, of_all, root};
 pub use flag::{ACTION, Flag, flags_of};
 pub use path::{Step, at, parse_path, put};
 pub use shape::{Shape, word};

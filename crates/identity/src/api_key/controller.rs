@@ -2,7 +2,7 @@
 //! keys that ended long ago.
 
 use super::types::{ApiKeyStatus, State};
-use super::{ApiKey, KIND, fresh, rules, target};
+use super::{ApiKey, KIND, fresh, policy, rules, target};
 use crate::mail;
 use crate::user::User;
 use futures::future::BoxFuture;
@@ -61,14 +61,11 @@ impl Controller for ApiKeyController {
                     .await?;
             }
             match state {
-                State::Expired | State::Revoked => {
-                    let end = object.spec.expires.unwrap_or(now);
-                    if now.since(end) >= rules::KEPT {
-                        let keep = Vec::new();
-                        cx.submit(Op::Delete { target, keep }, "old api keys")
-                            .await?;
-                        return Ok(Next::Settled);
-                    }
+                State::Expired | State::Revoked if rules::is_old(&object.spec, now) => {
+                    let keep = Vec::new();
+                    cx.submit(Op::Delete { target, keep }, "old api keys")
+                        .await?;
+                    return Ok(Next::Settled);
                 }
                 State::Waiting => {
                     if let Some(sink) = &object.spec.sink {
@@ -76,11 +73,10 @@ impl Controller for ApiKeyController {
                     }
                 }
                 State::Expiring if object.spec.auto_rotate => {
-                    let op = Op::Act {
-                        target,
-                        verb: "rotate".into(),
-                        params: json!({ "reason": "scheduled" }),
-                    };
+                    if policy::in_force(cx).approval {
+                        return Ok(Next::WaitingFor("somebody to ask for its rotation".into()));
+                    }
+                    let op = rules::rotation_due(&target.name);
                     cx.submit(op, "keys that rotate").await?;
                 }
                 _ => {}

@@ -13,6 +13,9 @@
 
 mod controller;
 mod keys;
+pub mod policy;
+#[cfg(test)]
+mod policy_tests;
 mod rules;
 pub mod token;
 mod types;
@@ -102,6 +105,10 @@ pub static KIND: Kind = Kind {
         "dvctl api-key secret ci",
         "dvctl api-key create ci --owner anna --sink default/ci-key --auto-rotate",
         "dvctl api-key list",
+        "dvctl api-key stats",
+        "dvctl api-key check-expiring --days 30",
+        "dvctl api-key auto-rotate --yes",
+        "dvctl api-key cleanup --yes",
     ],
 };
 

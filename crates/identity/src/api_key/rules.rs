@@ -1,12 +1,12 @@
 //! What a key may be, what becomes of it, and when a secret of it is worth anything.
 
 use super::types::{ApiKeySpec, KeySecret, Reason, Revoke, Revoked, Rotate, Rotation, State};
-use super::{ApiKey, KIND};
+use super::{ApiKey, KIND, policy, target};
 use crate::access::{self, Pattern, Reach};
 use crate::secret::Secret;
 use crate::user::User;
 use model::{Error, ObjectRef, Owner, Resource, Result, Timestamp, Violation};
-use runtime::{ActorKind, Draft};
+use runtime::{ActorKind, Draft, Op};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const WARN: Duration = Duration::from_secs(14 * 24 * 3600);
 /// For how long the old secret works on.
 const OVERLAP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long an ended key is kept for those who look back.
-pub(super) const KEPT: Duration = LONGEST;
+const KEPT: Duration = LONGEST;
 /// Keys of one owner that let in.
 const SLOTS: usize = 3;
 
@@ -52,6 +52,21 @@ pub(super) fn awaits(spec: &ApiKeySpec) -> bool {
         (_, None) => true,
         (Some(rotation), Some(last)) => last.made < rotation.at,
         (None, Some(_)) => false,
+    }
+}
+
+/// Whether it ended so long ago that nobody looks back at it any more.
+pub(super) fn is_old(spec: &ApiKeySpec, now: Timestamp) -> bool {
+    let ended = spec.expires.is_some_and(|end| now.since(end) >= KEPT);
+    ended && !lives(spec, now)
+}
+
+/// The rotation of a key for which it is time.
+pub(super) fn rotation_due(name: &str) -> Op {
+    Op::Act {
+        target: target(name),
+        verb: "rotate".into(),
+        params: json!({ "reason": "scheduled" }),
     }
 }
 
@@ -263,7 +278,7 @@ pub(super) fn rotate(draft: &mut Draft<'_>, params: &Value) -> Result<()> {
     let overlap = match asked.overlap_seconds {
         Some(seconds) => Duration::from_secs(seconds).min(OVERLAP),
         None if at_once => Duration::ZERO,
-        None => OVERLAP,
+        None => Duration::from_secs(3600 * u64::from(policy::in_force(draft.cx()).overlap_hours)),
     };
     if awaits(&spec) && !overlap.is_zero() {
         return Err(Error::refused("its next secret was not fetched yet")
