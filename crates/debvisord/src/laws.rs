@@ -322,6 +322,25 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        kind: "machine",
+        // Nobody proves anything: it refuses, whatever happens, and signs nothing.
+        setup: |cx, folder| {
+            Box::pin(async move {
+                let ca = std::fs::read_to_string(folder.join("pki/ca.pem")).unwrap();
+                create(&cx, "machine", json!({ "makers": ca })).await
+            })
+        },
+        holds: |cx, _, _, state| {
+            let machine = cx.get::<identity::machine::Machine>(None, NAME);
+            let proof = machine.and_then(|machine| machine.spec.proof.clone());
+            match (state, proof) {
+                (TaskState::Succeeded, _) => Err("it has proven itself without a TPM".into()),
+                (_, Some(_)) => Err("it has a proof that nobody gave".into()),
+                _ => Ok(()),
+            }
+        },
+    },
+    Setting {
         kind: "store",
         setup: |cx, _| Box::pin(async move { runtime::store_kind::make(&cx).await }),
         holds: |_, outside, verb, state| {

@@ -14,6 +14,7 @@ mod files;
 pub mod grant;
 pub mod group;
 pub mod login;
+pub mod machine;
 pub mod mail;
 pub mod member;
 pub mod pin;
@@ -63,6 +64,7 @@ pub static SUBSYSTEMS: &[&Subsystem] = &[
     &acme::SUBSYSTEM,
     &certificate::SUBSYSTEM,
     &pin::SUBSYSTEM,
+    &machine::SUBSYSTEM,
 ];
 
 /// Whose copies of secrets this crate's kinds speak for.

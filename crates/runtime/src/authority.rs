@@ -71,8 +71,8 @@ pub struct Issued {
 /// Who a client certificate stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Account name.
-    pub account: String,
+    /// Account name; `None` when it proves which machine this is and no more: it lets nobody in by itself.
+    pub account: Option<String>,
     /// SHA-256 of the certificate, as lower-case hex.
     pub fingerprint: String,
 }

@@ -61,14 +61,23 @@ pub struct Said {
     pub redirect: Option<String>,
 }
 
+/// Where somebody comes from, as the transport proves it.
+#[derive(Clone, Copy, Default)]
+pub struct Whence<'a> {
+    /// His address, when he came over the network.
+    pub ip: Option<IpAddr>,
+    /// The client certificate of our own CA that he holds the key of, verified and not revoked; DER.
+    pub certificate: Option<&'a [u8]>,
+}
+
 /// Knows who is who.
 pub trait Identities: Send + Sync {
     /// Who shows this. `Unauthenticated`, without a word about which part was wrong. Called for each request: answers
     /// from memory.
-    fn who(&self, cx: &Cx, proof: Proof<'_>, from: Option<IpAddr>) -> Result<Actor>;
+    fn who(&self, cx: &Cx, proof: Proof<'_>, from: Whence<'_>) -> Result<Actor>;
     /// Whether what an actor was let in by still stands: his session is open, his key not revoked, he himself not
     /// disabled. Asked again and again while a stream is open.
-    fn stands(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>) -> bool;
+    fn stands(&self, cx: &Cx, actor: &Actor, from: Whence<'_>) -> bool;
     /// The steps to which a browser goes by `GET`, away to another site and back from it: whatever page may send it there,
     /// with its login cookie. None may act for whoever the cookie names, and who comes back must show a state that only
     /// this browser was given.

@@ -51,7 +51,7 @@ pub use engine::{Controller, Engine, Next, Watch};
 pub use gate::{
     Access, AccessRules, Actor, ActorKind, Admitted, Gate, Op, Request, Surface, View, Wish,
 };
-pub use identities::{COOKIE, FLOW_COOKIE, Identities, Known, Proof, Said, Talk};
+pub use identities::{COOKIE, FLOW_COOKIE, Identities, Known, Proof, Said, Talk, Whence};
 pub use key::{object_key, object_ref, unique_key};
 pub use offer::{Offer, Sort};
 pub use registry::{Declared, Registry};

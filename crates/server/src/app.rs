@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// What all requests share.
 pub(crate) struct App {
@@ -41,8 +39,6 @@ pub(crate) struct App {
     pub rates: Rates,
     /// Who has how many WebSockets open.
     pub sockets: Mutex<HashMap<String, usize>>,
-    /// Those that are open: what a connection has become is no longer the connection's, and still the server's.
-    pub upgraded: TaskTracker,
     pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
@@ -52,8 +48,6 @@ pub(crate) struct App {
     pub ready: AtomicBool,
     /// Requests in flight end, nothing new is taken; long streams are told to reconnect.
     pub closing: CancellationToken,
-    /// What has not ended in time is cut.
-    pub cut: CancellationToken,
 }
 
 /// When it is worth trying again for another WebSocket.
@@ -140,11 +134,7 @@ impl Call {
         *count += 1;
         let app = self.app.clone();
         Ok(Call {
-            _socket: Some(Arc::new(Socket {
-                _open: app.upgraded.token(),
-                app,
-                user,
-            })),
+            _socket: Some(Arc::new(Socket { app, user })),
             ..self.clone()
         })
     }
@@ -347,8 +337,10 @@ impl Call {
     fn stands(&self, actor: &Actor) -> bool {
         let cx = &self.app.cx;
         let known = cx.try_part::<runtime::Known>();
-        let login = known.is_none_or(|known| known.0.stands(cx, actor, self.peer.ip()));
-        login && self.peer.stands(&*self.app.authority)
+        let authority = &*self.app.authority;
+        let from = self.peer.whence(authority);
+        let login = known.is_none_or(|known| known.0.stands(cx, actor, from));
+        login && self.peer.stands(authority)
     }
 
     /// A request for the gate.
@@ -365,7 +357,6 @@ impl Call {
 struct Socket {
     app: Arc<App>,
     user: String,
-    _open: TaskTrackerToken,
 }
 
 impl Drop for Socket {

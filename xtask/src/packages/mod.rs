@@ -101,7 +101,7 @@ const NEEDS: &[Need] = &[
         "swtpm-tools",
         "swtpm_setup",
         Run,
-        "makes the state of a guest's TPM",
+        "makes the state of a guest's TPM, and the TPMs of the tests of machines",
     ),
     program(
         "dnsmasq-base",

@@ -14,7 +14,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["model"]),
     ("runtime", &["model", "store"]),
     ("host", &["model"]),
-    ("identity", &["model", "runtime", "host"]),
+    ("tpm", &[]),
+    ("identity", &["model", "runtime", "host", "tpm"]),
     ("storage", &["model", "runtime", "host"]),
     ("network", &["model", "runtime", "host"]),
     (
@@ -22,7 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["model", "runtime", "host", "storage", "network"],
     ),
     ("server", &["model", "runtime"]),
-    ("dvctl", &["model"]),
+    ("dvctl", &["model", "tpm"]),
     (
         "debvisord",
         &[

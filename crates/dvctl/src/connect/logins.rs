@@ -1,6 +1,7 @@
 //! Saved logins: one file per server with the pinned CA and our tokens, or our certificate and key; readable by its
 //! owner only.
 
+use super::Resident;
 use crate::failure::{Failure, Result};
 use model::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,12 @@ pub struct Login {
     /// What a user shows who has logged in with a password. Never shown otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
+    /// The key of the certificate, when it is in this machine's TPM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<Resident>,
+    /// What a program shows. Never shown otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<String>,
 }
 
 /// The tokens of a session.
@@ -201,6 +208,8 @@ mod tests {
             certificate: "CERT".into(),
             key: "KEY".into(),
             tokens: None,
+            tpm: None,
+            api_key: None,
         };
         let path = logins.save(&login).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();

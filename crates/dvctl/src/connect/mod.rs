@@ -4,6 +4,7 @@
 mod http;
 mod logins;
 mod place;
+mod resident;
 mod socket;
 mod successor;
 mod tls;
@@ -12,6 +13,7 @@ mod tokens;
 pub use self::http::{Answer, Client, Request, problem};
 pub use logins::{Login, Logins, Tokens};
 pub use place::{Place, Wish};
+pub use resident::Resident;
 pub use socket::{Frame, Socket};
 pub use tls::{SeenCa, address, look};
 

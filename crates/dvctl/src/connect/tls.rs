@@ -73,6 +73,9 @@ fn config(login: &Login) -> Result<ClientConfig> {
     let chain = CertificateDer::pem_slice_iter(login.certificate.as_bytes())
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(broken("certificate"))?;
+    if let Some(key) = &login.tpm {
+        return Ok(builder.with_client_cert_resolver(key.resolver(chain)?));
+    }
     let key = PrivateKeyDer::from_pem_slice(login.key.as_bytes()).map_err(broken("key"))?;
     builder
         .with_client_auth_cert(chain, key)
@@ -120,6 +123,11 @@ async fn handshake(
                 )
             } else if text.contains("NotValidForName") {
                 failure.hint("use one of the names or addresses that the server's certificate is made for")
+            } else if text.contains("the TPM") {
+                failure.hint(
+                    "a login of an enrolled machine works on that machine only, and for who may use its TPM (the group `tss`, as a rule); \
+                     on another one, log in as that one: dvctl tpm enrol MACHINE",
+                )
             } else if text.contains("Expired") || text.contains("NotValidYet") {
                 failure.hint("check the clocks of both machines")
             } else {

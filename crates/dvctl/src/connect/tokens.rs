@@ -37,6 +37,9 @@ impl Client {
         let Place::Remote(login) = self.place() else {
             return Ok(None);
         };
+        if login.api_key.is_some() {
+            return Ok(login.api_key.clone());
+        }
         let mut held = self.tokens.lock().await;
         let Some(tokens) = held.as_ref() else {
             return Ok(None);

@@ -28,6 +28,10 @@ pub const BUILTINS: &[(&str, &str)] = &[
         "mfa",
         "Prove your second factor again, see all of yours, or take one away",
     ),
+    (
+        "tpm",
+        "Prove by its TPM which machine this is, so that keys can be bound to it",
+    ),
     ("whoami", "Who the server takes you for"),
     ("access", "May somebody do something, why, and who else may"),
     (
@@ -451,6 +455,38 @@ pub(super) fn builtin(name: &'static str, about: &'static str) -> Command {
                     .help("By a code that is mailed to you, when you have no second factor"),
             )
             .after_help("Examples:\n  dvctl mfa\n  dvctl mfa --list\n  dvctl mfa --remove webauthn-0192f0c1a2b34c5d"),
+        "tpm" => command
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommand(
+                Command::new("enrol")
+                    .about("Prove that this is a machine that an administrator has made, the first time or again, and save a login that works here only")
+                    .arg(
+                        Arg::new("machine")
+                            .value_name("MACHINE")
+                            .help("Which one it is; that of the login when absent"),
+                    )
+                    .arg(
+                        Arg::new("device")
+                            .long("device")
+                            .value_name("PATH")
+                            .value_hint(ValueHint::FilePath)
+                            .help("The TPM, or the socket of one in software [default: /dev/tpmrm0]"),
+                    )
+                    .arg(
+                        Arg::new("name")
+                            .long("name")
+                            .value_name("NAME")
+                            .help("What --cluster calls the login [default: the machine]"),
+                    )
+                    .arg(
+                        Arg::new("api-key-stdin")
+                            .long("api-key-stdin")
+                            .action(ArgAction::SetTrue)
+                            .help("Read from standard input an API key that is bound to the machine, and save it with the login"),
+                    ),
+            )
+            .after_help("Examples:\n  dvctl tpm enrol builder1\n  dvctl api-key secret build | dvctl tpm enrol builder1 --api-key-stdin\n  dvctl --cluster builder1 tpm enrol"),
         "logout" => command.arg(
             Arg::new("login")
                 .value_name("LOGIN")

@@ -45,6 +45,8 @@ pub async fn login(m: &ArgMatches) -> Result<()> {
             certificate: String::new(),
             key: String::new(),
             tokens: None,
+            tpm: None,
+            api_key: None,
         },
         remember: m.get_flag("remember"),
         realm: word("realm").map(str::to_owned),

@@ -21,6 +21,7 @@ mod present;
 mod show;
 mod stream;
 mod terminal;
+mod tpm;
 mod wait;
 mod watch;
 
@@ -65,6 +66,7 @@ pub async fn builtin(s: &Session, name: &str, m: &ArgMatches) -> Result<()> {
         ("access", Some((what, m))) => access::run(s, what, m).await,
         ("health", _) => health::show(s).await,
         ("audit", _) => audit::run(s, m).await,
+        ("tpm", Some((_, m))) => tpm::enrol(s, m).await,
         ("whoami", _) => login::whoami(s).await,
         ("api", Some(("parity", m))) => api::parity(s, given(m, "check")).await,
         ("api", Some(("stats", _))) => api::stats(s).await,

@@ -26,6 +26,7 @@ mod real;
 mod server;
 mod sso;
 mod tasks;
+mod tpm;
 
 use server::Server;
 use std::io::Write as _;

@@ -3,10 +3,11 @@
 use super::types::ApiKeySpec;
 use super::{ApiKey, KIND, rules, token};
 use crate::login::{Used, is_active, refused};
+use crate::machine;
 use ipnet::IpNet;
 use model::{Error, Result, Timestamp, What};
 use parking_lot::Mutex;
-use runtime::{Actor, Cx, Revision, Row};
+use runtime::{Actor, Cx, Revision, Row, Whence};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,9 +45,10 @@ impl Keys {
         &self,
         cx: &Cx,
         shown: &str,
-        from: Option<IpAddr>,
+        whence: Whence<'_>,
         uses: &mpsc::Sender<Used>,
     ) -> Result<Actor> {
+        let from = whence.ip;
         let id = token::id(shown).ok_or_else(refused)?;
         let key = cx.cache().unique(&rules::id_key(id)).ok_or_else(refused)?;
         let row = cx.cache().row(KIND.name, &key).ok_or_else(refused)?;
@@ -64,6 +66,7 @@ impl Keys {
             () if rules::ends(spec, at).is_none_or(|end| now >= end) => Some("ROTATED"),
             () if !is_active(cx, &spec.owner, &row) => Some("OWNER_DISABLED"),
             () if !inside(&spec.networks, from) => Some("OUTSIDE_ITS_NETWORKS"),
+            () if !on_its_machine(cx, spec, whence) => Some("ON_ANOTHER_MACHINE"),
             () => None,
         };
         if let Some(why) = why {
@@ -77,7 +80,7 @@ impl Keys {
     }
 
     /// Whether somebody who came in with one of its secrets may stay: `NAME/SECRET`.
-    pub(crate) fn stands(&self, cx: &Cx, shown: &str, from: Option<IpAddr>) -> bool {
+    pub(crate) fn stands(&self, cx: &Cx, shown: &str, from: Whence<'_>) -> bool {
         let Some((name, id)) = shown.split_once('/') else {
             return false;
         };
@@ -91,7 +94,8 @@ impl Keys {
             let end = at.and_then(|at| rules::ends(&seen.spec, at));
             rules::lives(&seen.spec, now)
                 && end.is_some_and(|end| now < end)
-                && inside(&seen.spec.networks, from)
+                && inside(&seen.spec.networks, from.ip)
+                && on_its_machine(cx, &seen.spec, from)
                 && is_active(cx, &seen.spec.owner, &row)
         })
     }
@@ -156,6 +160,14 @@ impl Counts {
                 self.uses.fetch_add(count, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// Whether somebody is at the machine that a key is bound to.
+fn on_its_machine(cx: &Cx, spec: &ApiKeySpec, from: Whence<'_>) -> bool {
+    match &spec.machine {
+        None => true,
+        Some(machine) => machine::is_at(cx, machine, from),
     }
 }
 

@@ -64,6 +64,7 @@ pub static KIND: Kind = Kind {
         Column::new("last-used", "status.last_used").unit(Unit::Age),
         Column::new("uses", "status.uses").wide(),
         Column::new("networks", "spec.networks").wide(),
+        Column::new("machine", "spec.machine").wide(),
         Column::new("description", "spec.description").wide(),
     ],
     actions: &[
@@ -103,6 +104,7 @@ pub static KIND: Kind = Kind {
     examples: &[
         "dvctl api-key create ci --owner anna --privileges vm.read --networks 192.0.2.0/24",
         "dvctl api-key secret ci",
+        "dvctl api-key create build --owner anna --machine builder1",
         "dvctl api-key create ci --owner anna --sink default/ci-key --auto-rotate",
         "dvctl api-key list",
         "dvctl api-key stats",

@@ -30,6 +30,11 @@ pub struct ApiKeySpec {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(max = 50))]
     pub networks: Vec<IpNet>,
+    /// Only from this machine, which proves that it is the one by its TPM: a copy of the key is worth nothing elsewhere.
+    /// Said when it is made, and never taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63), extend("x-ref" = "machine", "x-immutable" = true))]
+    pub machine: Option<String>,
     /// Most requests in a minute, in each api process; the limit of every caller when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]

@@ -19,6 +19,8 @@ pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(90 * 86_400);
 pub(crate) const CLIENT_LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// The organisation in the certificates of accounts and of the server itself.
 pub(crate) const ORGANISATION: &str = "DebVisor";
+/// The organisation in the certificates of machines: they let nobody in.
+pub(crate) const MACHINES: &str = "DebVisor machines";
 /// The organisation in the certificates of services.
 const SERVICES: &str = "DebVisor services";
 /// A server certificate with less than this left is replaced.
@@ -203,6 +205,32 @@ pub(crate) fn service(
         .signed_by(key, issuer)
         .map_err(failed("sign the certificate"))?;
     Ok((certificate.pem(), certificate.der().to_vec()))
+}
+
+/// A certificate for a key that cannot leave its machine: a whole SubjectPublicKeyInfo, DER.
+pub(crate) fn machine(
+    issuer: &Issuer<'_, KeyPair>,
+    name: &str,
+    key: &[u8],
+    (now, life): (Timestamp, Duration),
+    published_at: Option<At<'_>>,
+) -> Result<Signed> {
+    let mut params = blank(name, now, life);
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, MACHINES);
+    subject.push(DnType::CommonName, name);
+    params.distinguished_name = subject;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    leaf(&mut params, published_at);
+    let key = SubjectPublicKeyInfo::from_der(key).map_err(failed("read the key of a machine"))?;
+    let certificate = params
+        .signed_by(&key, issuer)
+        .map_err(failed("sign the certificate of a machine"))?;
+    Ok(Signed {
+        certificate: certificate.pem(),
+        der: certificate.der().to_vec(),
+    })
 }
 
 /// Names in their proper types.

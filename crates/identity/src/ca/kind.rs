@@ -386,8 +386,7 @@ impl Controller for Look {
                 return Ok(Next::Settled);
             };
             let public = Authority::ca(&*ca);
-            let log = ca.clone();
-            let (lines, head, broken) = off(move || Ok(log.log_standing())).await?;
+            let (lines, head, broken) = ca.log_standing();
             if broken.is_some() {
                 say(cx, broken).await?;
             }

@@ -28,7 +28,7 @@ pub(crate) struct House {
     _dir: tempfile::TempDir,
 }
 
-async fn start() -> House {
+pub(crate) async fn start() -> House {
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
     open(clock.clone(), clock).await
 }
@@ -181,7 +181,7 @@ impl House {
         }
     }
 
-    fn pass_days(&self, days: u32) {
+    pub(crate) fn pass_days(&self, days: u32) {
         for _ in 0..days {
             self.clock.pass(86_400_000);
         }

@@ -17,7 +17,7 @@ use runtime::audit::{LOGIN_FAILED, Note, note};
 use runtime::limit::{Caller, Limiter, Rate};
 use runtime::{
     Actor, ActorKind, Authority as _, Cx, Identities, Known, LoginCode, Proof, Revision, Row, Said,
-    Talk,
+    Talk, Whence,
 };
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -275,7 +275,7 @@ fn may_enter(user: &Row) -> bool {
 }
 
 impl Identities for People {
-    fn who(&self, cx: &Cx, proof: Proof<'_>, from: Option<IpAddr>) -> Result<Actor> {
+    fn who(&self, cx: &Cx, proof: Proof<'_>, from: Whence<'_>) -> Result<Actor> {
         match proof {
             Proof::Bearer(token) if api_key::token::is_token(token) => {
                 self.keys.who(cx, token, from, &self.uses)
@@ -287,7 +287,7 @@ impl Identities for People {
         }
     }
 
-    fn stands(&self, cx: &Cx, actor: &Actor, from: Option<IpAddr>) -> bool {
+    fn stands(&self, cx: &Cx, actor: &Actor, from: Whence<'_>) -> bool {
         let Some(user) = actor.user.as_deref() else {
             return true;
         };

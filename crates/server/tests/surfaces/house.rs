@@ -62,14 +62,13 @@ pub async fn set(cx: &Cx, known: &runtime::setting::Known, value: Value) {
     cx.submit(op, "test").await.unwrap();
 }
 
-/// Bounds that a busy machine keeps too.
 pub fn limits() -> Limits {
     Limits {
-        handshake: Duration::from_secs(10),
-        head: Duration::from_secs(15),
-        body: Duration::from_secs(20),
+        handshake: Duration::from_millis(500),
+        head: Duration::from_millis(700),
+        body: Duration::from_millis(700),
         ping: Duration::from_millis(200),
-        pong: Duration::from_secs(20),
+        pong: Duration::from_millis(600),
         drain: Duration::from_millis(200),
         complete: Duration::from_secs(2),
         ..Limits::default()
@@ -107,7 +106,15 @@ impl House {
         let trail: Arc<dyn Trail> = file.clone();
         let (rules, access) = identity::access::parts();
         let people = identity::login::People::new();
+        let ca = Ca::open(CaConfig {
+            folder: dir.path().join("pki"),
+            cluster: "test".into(),
+            names: vec!["localhost".into(), "127.0.0.1".into()],
+            now: Arc::new(|| SystemClock.now()),
+        })
+        .unwrap();
         let cx = CxBuilder::new(registry, store.clone())
+            .part(ca.clone())
             .place(Place::Api)
             .seal(Arc::new(Mirror))
             .part(Arc::new(AuditTrail::new(trail.clone())))
@@ -124,13 +131,6 @@ impl House {
         lift(&cx).await;
         identity::project::make_default(&cx).await.unwrap();
         runtime::audit::make(&cx).await.unwrap();
-        let ca = Ca::open(CaConfig {
-            folder: dir.path().join("pki"),
-            cluster: "test".into(),
-            names: vec!["localhost".into(), "127.0.0.1".into()],
-            now: Arc::new(|| SystemClock.now()),
-        })
-        .unwrap();
         identity::role::make_built_in(&cx).await.unwrap();
         identity::realm::make_local(&cx).await.unwrap();
         cx.life().spawn("access rules", rules.follow(cx.clone()));

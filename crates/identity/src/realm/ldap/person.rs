@@ -28,23 +28,11 @@ pub(super) struct Person {
     pub email: Option<String>,
     /// His name as people write it.
     pub full_name: Option<String>,
-    /// All that the directory has for who he is: where it has several, each finds him.
-    pub ids: Vec<String>,
-    /// Whether the directory says that his account is disabled; `None` when we may not read what says so.
-    pub disabled: Option<bool>,
+    /// Whether the directory says that his account is disabled.
+    pub disabled: bool,
 }
 
 impl Person {
-    /// Whether he may be let in: only who is known not to be disabled.
-    pub(super) fn may_enter(&self) -> bool {
-        self.disabled == Some(false)
-    }
-
-    /// Whether this is who he is, as directories compare: they take no notice of case.
-    pub(super) fn is(&self, subject: &str) -> bool {
-        self.ids.iter().any(|id| id.eq_ignore_ascii_case(subject))
-    }
-
     /// The user name that he typed, as the directory writes it; else his first.
     pub(super) fn name(&self, typed: &str) -> &str {
         let mut same = self.names.iter().filter(|n| n.eq_ignore_ascii_case(typed));
@@ -64,13 +52,10 @@ impl Person {
         if names.is_empty() {
             return Err("name_attribute");
         }
-        let ids = entry.values(&words.id).iter();
-        let ids: Option<Vec<String>> = ids.map(|id| subject(&words.id, id)).collect();
-        let ids = ids.ok_or("id_attribute")?;
+        let id = entry.values(&words.id).first().ok_or("id_attribute")?;
         Ok(Person {
             dn: entry.dn.clone(),
-            subject: ids.first().ok_or("id_attribute")?.clone(),
-            ids,
+            subject: subject(&words.id, id).ok_or("id_attribute")?,
             names,
             email: entry.text("mail"),
             full_name: entry.text("displayName").or_else(|| entry.text("cn")),
@@ -102,16 +87,19 @@ fn value(attribute: &str, subject: &str) -> Option<Vec<u8>> {
     }
 }
 
-fn is_disabled(entry: &Entry, ad: bool) -> Option<bool> {
+fn is_disabled(entry: &Entry, ad: bool) -> bool {
     if ad {
-        let flags = entry.text("userAccountControl")?.parse::<i64>().ok()?;
-        return Some(flags as u32 & DISABLED != 0);
+        let flags = entry.text("userAccountControl");
+        // An account whose flags cannot be read is not let in.
+        return flags
+            .and_then(|text| text.parse::<i64>().ok())
+            .is_none_or(|flags| flags as u32 & DISABLED != 0);
     }
     // 389 and FreeIPA; OpenLDAP.
-    let locked = entry
+    entry
         .text("nsAccountLock")
-        .is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    Some(locked || entry.text("pwdAccountLockedTime").as_deref() == Some(FOR_GOOD))
+        .is_some_and(|text| text.eq_ignore_ascii_case("true"))
+        || entry.text("pwdAccountLockedTime").as_deref() == Some(FOR_GOOD)
 }
 
 fn attributes(directory: &Directory) -> Vec<String> {

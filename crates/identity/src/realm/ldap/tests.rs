@@ -147,7 +147,8 @@ impl World {
     /// Who is in with this answer of a login.
     fn who(&self, said: &Value) -> Result<Actor> {
         let token = said["access"].as_str().unwrap();
-        self.people.who(&self.cx, Proof::Bearer(token), None)
+        self.people
+            .who(&self.cx, Proof::Bearer(token), runtime::Whence::default())
     }
 
     fn user(&self, name: &str) -> Arc<Obj<User>> {
