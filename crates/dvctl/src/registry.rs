@@ -145,6 +145,18 @@ impl KindDef {
         self.actions.iter().find(|a| a.verb == verb)
     }
 
+    /// The path of the field that says when an object is over, where there is one.
+    pub fn ends_at(&self) -> Option<String> {
+        [("status", &self.status), ("spec", &self.spec)]
+            .into_iter()
+            .find_map(|(part, schema)| {
+                let fields = schema.get("properties")?.as_object()?;
+                let marked = |field: &Value| model::schema::flagged(field, model::schema::EXPIRES);
+                let (name, _) = fields.iter().find(|(_, field)| marked(field))?;
+                Some(format!("{part}.{name}"))
+            })
+    }
+
     /// The stream with this name.
     pub fn stream(&self, name: &str) -> Option<&StreamDef> {
         self.streams.iter().find(|s| s.name == name)

@@ -10,6 +10,7 @@
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |
 //! | `x-hotplug` | true | may change while the guest runs |
 //! | `x-index` | true | indexed by the watch cache |
+//! | `x-expires` | true | a time after which the object is worth nothing: `dvctl KIND expiring --days N` looks at it |
 //! | `x-counts` | word | the project has a limit for it: at the root of a schema objects are counted, at a number or size that, at a list its length |
 //! | `x-keeps` | kind | at the root of a schema: its one object, `default`, is for all objects of that kind, and dvctl offers its verbs there |
 //! | `x-file` | `size`, `sha256` | filled in by a client that makes the object from a file and then sends that file |
@@ -34,6 +35,9 @@ pub const ALLOCATED: &str = "x-allocated";
 pub const HOTPLUG: &str = "x-hotplug";
 /// `x-index`: indexed by the watch cache.
 pub const INDEX: &str = "x-index";
+
+/// `x-expires`: from that time on the object is worth nothing.
+pub const EXPIRES: &str = "x-expires";
 
 /// `x-counts`: what of the limits of a project it takes.
 pub const COUNTS: &str = "x-counts";

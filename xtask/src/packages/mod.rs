@@ -124,6 +124,18 @@ const NEEDS: &[Need] = &[
         Test,
         "the name server of the tests of ACME",
     ),
+    program(
+        "nginx-light",
+        "nginx",
+        Test,
+        "reads the configuration that we print for it; it is never started",
+    ),
+    program(
+        "apache2-bin",
+        "apache2",
+        Test,
+        "reads the configuration that we print for it",
+    ),
     program("openssl", "openssl", Test, "reads our OCSP and lists"),
     program(
         "slapd",

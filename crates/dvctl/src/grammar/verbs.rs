@@ -83,6 +83,12 @@ pub fn kind_verbs(kind: &KindDef) -> Vec<(String, String)> {
         "Why it is as it is: intent, observation, conditions, claims, tasks, events".into(),
     );
     add("wait", "Wait until something holds".into());
+    if kind.ends_at().is_some() {
+        add(
+            "expiring",
+            format!("List {} that end soon, or have ended", kind.plural),
+        );
+    }
     for action in &kind.actions {
         if !verbs.iter().any(|(v, _)| *v == action.verb) {
             verbs.push((action.verb.clone(), action.doc.clone()));
@@ -154,6 +160,7 @@ fn fill(kind: &KindDef, verb: &str, command: Command) -> Command {
             .arg(all_projects(kind)),
         "explain" => command.arg(name_arg(kind, false)),
         "wait" => wait(kind, command),
+        "expiring" if kind.ends_at().is_some() => expiring(kind, command),
         _ => match (kind.action(verb), kind.stream(verb)) {
             (Some(action), _) => return act(kind, action, command),
             (None, Some(stream)) => stream_command(kind, stream, command),
@@ -251,6 +258,19 @@ fn list(kind: &KindDef, command: Command) -> Command {
                 .value_name("N")
                 .value_parser(clap::value_parser!(u64))
                 .help("At most so many, 0 for all [default: 20 in tables, else all]"),
+        )
+        .arg(all_projects(kind))
+}
+
+fn expiring(kind: &KindDef, command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("days")
+                .long("days")
+                .value_name("N")
+                .default_value("30")
+                .value_parser(clap::value_parser!(u32).range(0..=36_500))
+                .help("Within so many days from now"),
         )
         .arg(all_projects(kind))
 }

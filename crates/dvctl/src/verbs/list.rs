@@ -128,6 +128,27 @@ pub async fn run(s: &Session, kind: &KindDef, m: &ArgMatches) -> Result<()> {
     }
 }
 
+/// Every object of a collection.
+pub(super) async fn everything(s: &Session, path: &str) -> Result<Vec<Value>> {
+    let mut items = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut pairs = vec![("limit", BULK.to_string())];
+        pairs.extend(after.iter().map(|token| ("after", token.clone())));
+        let request = Request::get(format!("{path}{}", query(&pairs)));
+        let answer = s.client.send(request).await?;
+        let page: Page = serde_json::from_slice(&answer.body)
+            .map_err(|e| Failure::unreachable(format!("the server's list cannot be read: {e}")))?;
+        for item in &page.items {
+            items.push(parse(item)?);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
 fn parse(item: &RawValue) -> Result<Value> {
     serde_json::from_str(item.get()).map_err(|e| {
         Failure::unreachable(format!(

@@ -13,6 +13,7 @@ mod delete;
 mod documents;
 mod edit;
 mod event;
+mod expiring;
 mod explain;
 mod follow;
 mod health;
@@ -44,6 +45,7 @@ pub async fn run(s: &Session, kind: &KindDef, verb: &str, m: &ArgMatches) -> Res
         "watch" => watch::run(s, kind, m).await,
         "explain" => explain::run(s, kind, m).await,
         "wait" => wait::run(s, kind, m).await,
+        "expiring" if kind.ends_at().is_some() => expiring::run(s, kind, m).await,
         _ => match (kind.action(verb), kind.stream(verb)) {
             (Some(action), _) => act::run(s, kind, action, m).await,
             (None, Some(stream)) => stream::run(s, kind, stream, m).await,

@@ -66,6 +66,40 @@ fn tables_and_formats() {
     assert_eq!(Some(json), stage.server.object("vms", "web1"));
 }
 
+/// A kind whose declaration says when an object is over has the verb; the others do not.
+#[test]
+fn what_ends_soon_is_listed_soonest_first() {
+    let stage = Stage::new();
+    for (name, ends) in [
+        ("far", json!("2110-01-01T00:00:00.000Z")),
+        ("second", json!("2001-01-01T00:00:00.000Z")),
+        ("first", json!("2000-01-01T00:00:00.000Z")),
+        ("never", Value::Null),
+    ] {
+        let metadata = json!({ "name": name, "project": "default", "uid": name, "generation": 1,
+            "created": "2026-01-01T00:00:00.000Z" });
+        let status = json!({ "state": "ready", "ends": ends });
+        stage.server.put(
+            "images",
+            json!({ "version": "v1", "kind": "image",
+            "metadata": metadata, "spec": {}, "status": status }),
+        );
+    }
+    let said = stage.run("image expiring -o name");
+    assert_eq!(said.ok(), "image/first\nimage/second\n");
+    let said = stage.run("image expiring --days 36500 -o name");
+    assert_eq!(said.ok(), "image/first\nimage/second\nimage/far\n");
+    let table = stage.run("image expiring --days 0");
+    assert!(
+        table.ok().contains("ENDS") && !table.ok().contains("far"),
+        "{table:?}"
+    );
+    let said = stage.run("image expiring -o json");
+    let list: Value = serde_json::from_str(said.ok()).unwrap();
+    assert_eq!(list["total"], 2);
+    assert_eq!(stage.run("vm expiring").code, 2);
+}
+
 #[test]
 fn pages() {
     let stage = Stage::new();

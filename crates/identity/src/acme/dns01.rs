@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// How long a record may take until its server shows it.
 const VISIBLE: Duration = Duration::from_secs(60);
+/// How long a person may take.
+const BY_HAND: Duration = Duration::from_secs(600);
 /// Life of a record in caches, in seconds.
 pub(super) const TTL: u32 = 120;
 const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4";
@@ -32,6 +34,9 @@ pub(super) struct Record {
 
 /// Checks what people give; errors name the field.
 pub(super) fn check(dns: &Dns) -> Result<()> {
+    if dns.provider == DnsProvider::Manual {
+        return at(dns).map(|_| ());
+    }
     if dns.secret.is_none() {
         return Err(Error::field("spec.dns.secret", "is missing")
             .hint("the TSIG key in base 64, or the API token"));
@@ -41,19 +46,24 @@ pub(super) fn check(dns: &Dns) -> Result<()> {
     dns.secret = dns.secret.filter(|s| !s.starts_with(crate::KEPT));
     match dns.provider {
         DnsProvider::Rfc2136 => server(&dns).map(|_| ()),
-        DnsProvider::Cloudflare => Ok(()),
+        DnsProvider::Cloudflare | DnsProvider::Manual => Ok(()),
     }
 }
 
-fn server(dns: &Dns) -> Result<Server> {
+/// Address and port of the name server.
+fn at(dns: &Dns) -> Result<SocketAddr> {
     let address = dns.server.as_deref().unwrap_or_default();
-    let at = address.parse().map_err(|_| {
+    address.parse().map_err(|_| {
         Error::field(
             "spec.dns.server",
             format!("`{address}` is not an address and a port"),
         )
         .hint("for example 192.0.2.53:53 or [2001:db8::53]:53")
-    })?;
+    })
+}
+
+fn server(dns: &Dns) -> Result<Server> {
+    let at = at(dns)?;
     let Some(key_name) = dns.key_name.clone() else {
         return Err(Error::field(
             "spec.dns.key_name",
@@ -82,13 +92,18 @@ pub(super) async fn publish(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<()
             known
                 .call(|| server.update(records, true, seconds(cx)))
                 .await?;
-            seen(&known, &[server.at], records).await
+            seen(&known, &[server.at], records, VISIBLE).await
         }
         DnsProvider::Cloudflare => {
             let cloudflare = Cloudflare::new(cx, dns, CLOUDFLARE)?;
             let servers = cloudflare.publish(records).await?;
             let servers = addresses(&servers, 53).await?;
-            seen(&cloudflare.name_servers, &servers, records).await
+            seen(&cloudflare.name_servers, &servers, records, VISIBLE).await
+        }
+        DnsProvider::Manual => {
+            let at = at(dns)?;
+            let known = cx.dependencies().named(&format!("name server {at}"));
+            seen(&known, &[at], records, BY_HAND).await
         }
     }
 }
@@ -108,6 +123,8 @@ pub(super) async fn withdraw(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<(
                 .withdraw(records)
                 .await
         }
+        // Who made them takes them away.
+        DnsProvider::Manual => Ok(()),
     }
 }
 
@@ -132,13 +149,14 @@ pub(super) async fn addresses(servers: &[String], port: u16) -> Result<Vec<Socke
     }
 }
 
-/// Waits until every server shows every record, at most 60 s.
+/// Waits until every server shows every record, at most so long.
 pub(super) async fn seen(
     known: &Dependency,
     servers: &[SocketAddr],
     records: &[Record],
+    limit: Duration,
 ) -> Result<()> {
-    let end = Instant::now() + VISIBLE;
+    let end = Instant::now() + limit;
     for at in servers {
         for record in records {
             while !known
@@ -147,9 +165,9 @@ pub(super) async fn seen(
             {
                 if Instant::now() > end {
                     return Err(Error::unavailable(format!(
-                        "{at} does not show {} although the update was taken {} s ago",
+                        "{at} did not show {} within {} s",
                         record.name,
-                        VISIBLE.as_secs()
+                        limit.as_secs()
                     )));
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;

@@ -9,9 +9,11 @@ mod dns;
 mod dns01;
 mod http01;
 pub(crate) mod order;
+pub(crate) mod renewal;
 mod rfc2136;
 #[cfg(test)]
 mod tests;
+mod tls_alpn01;
 mod types;
 
 pub use types::{AccountState, AcmeAccountSpec, AcmeAccountStatus, Dns, DnsProvider, Provider};
@@ -145,6 +147,18 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         dns01::check(dns)?;
     }
     Ok(())
+}
+
+/// Whether a certificate comes from a CA that everybody trusts: then it must be in public logs.
+pub(crate) fn is_public(cx: &Cx, spec: &crate::certificate::CertificateSpec) -> bool {
+    let account = spec.account.as_deref();
+    let account = account.and_then(|name| cx.get::<AcmeAccount>(None, name));
+    account.is_some_and(|a| {
+        !matches!(
+            a.spec.provider,
+            Provider::Custom | Provider::LetsencryptStaging
+        )
+    })
 }
 
 fn hmac_key(text: &str) -> Option<Vec<u8>> {

@@ -1,8 +1,8 @@
 //! One order: from the names to the chain, as steps of the procedure that renews a certificate.
 
 use super::dns01::{self, Record};
-use super::types::AcmeAccountSpec;
-use super::{AcmeAccount, client, http01};
+use super::types::{AcmeAccountSpec, DnsProvider};
+use super::{AcmeAccount, client, http01, renewal, tls_alpn01};
 use crate::certificate::{Certificate, Challenge, issue};
 use instant_acme::{
     AuthorizationStatus, ChallengeType, Identifier, NewOrder, OrderStatus, RetryPolicy,
@@ -10,6 +10,7 @@ use instant_acme::{
 };
 use model::{Error, Result, What};
 use rcgen::{CertificateParams, DistinguishedName};
+use runtime::event::Severity;
 use runtime::{Cx, Obj, Proc, Undo, setting};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,7 +53,7 @@ struct Task {
     text: String,
 }
 
-fn account(cx: &Cx, name: &str) -> Result<Arc<Obj<AcmeAccount>>> {
+pub(super) fn account(cx: &Cx, name: &str) -> Result<Arc<Obj<AcmeAccount>>> {
     cx.get::<AcmeAccount>(None, name)
         .ok_or_else(|| Error::refused(format!("there is no ACME account `{name}`")))
 }
@@ -63,7 +64,7 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
     let name = spec.account.clone().unwrap_or_default();
     let owner = account(cx, &name)?.spec.clone();
     let challenge = spec.challenge;
-    let url: String = proc.step("order", || order(cx, &name, &spec.names)).await?;
+    let url: String = proc.step("order", || order(cx, &name, spec)).await?;
     let tasks: Vec<Task> = proc
         .step("challenges", || tasks(cx, &owner, &url, challenge))
         .await?;
@@ -79,6 +80,17 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
                 value: task.text.clone(),
             })
             .collect();
+        if by_hand(cx, &made) {
+            for record in &made.records {
+                let Record { name, value } = record;
+                let line =
+                    format!("waiting until somebody has made the record: {name}. TXT \"{value}\"");
+                proc.log(line.clone()).await;
+                let wanted = "certificate.record-wanted";
+                cx.event(proc.target(), wanted, &line, Severity::Warning)
+                    .await;
+            }
+        }
         proc.undoable("publish", WITHDRAW.with(&made), || publish(cx, &made))
             .await?;
     }
@@ -91,7 +103,7 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
 }
 
 /// Places the order, when there were not too many; answers its URL.
-async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
+async fn order(cx: &Cx, name: &str, spec: &crate::certificate::CertificateSpec) -> Result<String> {
     let account = account(cx, name)?;
     if !account.spec.terms_agreed {
         return Err(Error::refused(format!(
@@ -123,7 +135,7 @@ async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
             ),
         ));
     }
-    let placed = place(cx, &account.spec, names).await;
+    let placed = place(cx, &account.spec, spec).await;
     // What never reached the provider costs nothing of its favour.
     if matches!(&placed, Err(error) if matches!(error.what, What::Unavailable(_))) {
         cx.set_status::<AcmeAccount>(&cx.key::<AcmeAccount>(None, name), |status| {
@@ -136,14 +148,32 @@ async fn order(cx: &Cx, name: &str, names: &[String]) -> Result<String> {
     placed
 }
 
-/// Asks the provider for an order.
-async fn place(cx: &Cx, account: &AcmeAccountSpec, names: &[String]) -> Result<String> {
+/// Asks the provider for an order, and says which certificate it takes the place of.
+async fn place(
+    cx: &Cx,
+    account: &AcmeAccountSpec,
+    spec: &crate::certificate::CertificateSpec,
+) -> Result<String> {
+    let said = client::said(account);
     let known = client::open(cx, account).await?;
-    let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
+    let identifiers: Vec<Identifier> = spec.names.iter().cloned().map(Identifier::Dns).collect();
+    let present = spec.chain.as_deref().and_then(renewal::identifier);
+    if let Some(present) = present {
+        let order = NewOrder::new(&identifiers).replaces(present);
+        match known.new_order(&order).await {
+            Ok(order) => return Ok(order.url().to_owned()),
+            // Down is down: that is an error of ours.
+            Err(instant_acme::Error::Other(cause)) if cause.is::<Error>() => {
+                return Err(said(instant_acme::Error::Other(cause)));
+            }
+            // It has been replaced already, is another provider's, or nobody here knows of such things.
+            Err(error) => tracing::info!(%error, "the order replaces nothing"),
+        }
+    }
     let order = known
         .new_order(&NewOrder::new(&identifiers))
         .await
-        .map_err(client::said(account))?;
+        .map_err(said)?;
     Ok(order.url().to_owned())
 }
 
@@ -151,6 +181,7 @@ fn sort(challenge: Challenge) -> ChallengeType {
     match challenge {
         Challenge::Http01 => ChallengeType::Http01,
         Challenge::Dns01 => ChallengeType::Dns01,
+        Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
     }
 }
 
@@ -179,7 +210,7 @@ async fn tasks(
             Error::refused(format!(
                 "the provider does not offer this challenge for {domain}"
             ))
-            .hint("set `challenge` to the other one")
+            .hint("set `challenge` to another one")
         })?;
         let proof = found.key_authorization();
         out.push(Task {
@@ -190,6 +221,13 @@ async fn tasks(
         });
     }
     Ok(out)
+}
+
+/// Whether a person makes the records.
+fn by_hand(cx: &Cx, made: &Made) -> bool {
+    let account = account(cx, &made.account).ok();
+    let dns = account.and_then(|a| a.spec.dns.clone());
+    dns.is_some_and(|dns| dns.provider == DnsProvider::Manual)
 }
 
 async fn publish(cx: &Cx, made: &Made) -> Result<()> {
@@ -218,6 +256,14 @@ async fn withdraw(cx: &Cx, made: &Made) -> Result<()> {
     }
 }
 
+/// What is open while the provider looks; closed when dropped.
+#[allow(dead_code, reason = "they are held, not used")]
+enum Listener {
+    Http(http01::Listener),
+    Tls(tls_alpn01::Listener),
+    None,
+}
+
 /// Tells the provider to look, and waits until it has.
 async fn validate(
     cx: &Cx,
@@ -235,9 +281,17 @@ async fn validate(
                 .map(|task| (task.token.clone(), task.answer.clone()))
                 .collect();
             let at = setting::ACME_HTTP_ADDRESS.text(cx);
-            Some(http01::open(&at, answers).await?)
+            Listener::Http(http01::open(&at, answers).await?)
         }
-        _ => None,
+        Challenge::TlsAlpn01 if !tasks.is_empty() => {
+            let answers: HashMap<String, String> = tasks
+                .iter()
+                .map(|task| (task.domain.clone(), task.answer.clone()))
+                .collect();
+            let at = setting::ACME_TLS_ADDRESS.text(cx);
+            Listener::Tls(tls_alpn01::open(&at, &answers).await?)
+        }
+        _ => Listener::None,
     };
     let mut order = known.order(url.to_owned()).await.map_err(&said)?;
     let mut all = order.authorizations();
@@ -257,7 +311,7 @@ async fn validate(
     }
     match order.poll_ready(&POLL).await.map_err(&said)? {
         OrderStatus::Invalid => Err(Error::refused(why(&mut order).await)
-            .hint("the provider must reach what the challenge shows: port 80 of every name, or the TXT record")),
+            .hint("the provider must reach what the challenge shows: port 80 of every name (443 for tls-alpn-01), or the TXT record")),
         _ => Ok(()),
     }
 }
@@ -296,6 +350,11 @@ async fn finish(proc: &Proc, owner: &AcmeAccountSpec, url: &str) -> Result<Value
     let mut order = known.order(url.to_owned()).await.map_err(&said)?;
     order.finalize_csr(request.der()).await.map_err(&said)?;
     let chain = order.poll_certificate(&POLL).await.map_err(&said)?;
+    if super::is_public(proc.cx(), spec) {
+        let (_, facts) = crate::certificate::material::read(&chain)?;
+        let life = facts.not_after.since(facts.not_before);
+        crate::certificate::enough(&facts.promises, life, proc.cx().clock().now())?;
+    }
     issue::store(proc.cx(), proc.target(), chain, key.serialize_pem()).await
 }
 

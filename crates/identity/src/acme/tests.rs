@@ -23,6 +23,7 @@ struct World {
     dns: SocketAddr,
     directory: u16,
     http: u16,
+    tls: u16,
     ca: String,
 }
 
@@ -72,7 +73,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().to_owned();
         let file = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
-        let (dns, directory, http) = (port(), port(), port());
+        let (dns, directory, http, tls) = (port(), port(), port(), port());
         file(
             "example.zone",
             "$TTL 60\n@ SOA ns.example.test. a.example.test. 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\n@ A 127.0.0.1\n* A 127.0.0.1\n".into(),
@@ -100,7 +101,7 @@ impl World {
                 "certificate": folder.join("pebble.pem"),
                 "privateKey": folder.join("pebble.key"),
                 "httpPort": http,
-                "tlsPort": port(),
+                "tlsPort": tls,
                 "ocspResponderURL": "",
                 "externalAccountBindingRequired": false,
             } })
@@ -122,19 +123,25 @@ impl World {
             dns: at.parse().unwrap(),
             directory,
             http,
+            tls,
             ca: made.cert.pem(),
         })
     }
 
     /// A house with a registered account.
     async fn house(&self) -> House {
+        self.house_at(self.directory).await
+    }
+
+    /// With an account at the provider whose directory is there.
+    async fn house_at(&self, directory: u16) -> House {
         let house = real().await;
         house
             .set_setting("acme-http-address", &format!("127.0.0.1:{}", self.http))
             .await;
         let spec = json!({
             "provider": "custom",
-            "directory": format!("https://127.0.0.1:{}/dir", self.directory),
+            "directory": format!("https://127.0.0.1:{directory}/dir"),
             "directory_ca": self.ca,
             "contact": ["admin@example.org"],
             "dns": {
@@ -529,4 +536,232 @@ async fn cloudflare_is_asked_as_its_contract_says() {
         "{error}"
     );
     serving.join_next().await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_alpn_01_is_ordered_and_the_port_is_closed_again() {
+    let Some(world) = World::open().await else {
+        return;
+    };
+    let house = world.house().await;
+    let at = format!("127.0.0.1:{}", world.tls);
+    house.set_setting("acme-tls-address", &at).await;
+    let wild = json!({ "issuer": "acme", "account": "pebble", "challenge": "tls-alpn-01", "names": ["*.example.test"] });
+    let error = house.create("wild", wild).await.map(|_| ()).unwrap_err();
+    assert!(format!("{error:?}").contains("dns-01"), "{error:?}");
+    let spec = json!({ "issuer": "acme", "account": "pebble", "challenge": "tls-alpn-01", "names": ["alpn.example.test", "two.example.test"] });
+    house.create("alpn", spec).await.unwrap();
+    let made = house
+        .until("alpn", |c| {
+            is(c, State::Valid) || c.status.as_ref().is_some_and(|s| s.failures > 0)
+        })
+        .await;
+    let said = condition(&made, "Renewed");
+    assert!(is(&made, State::Valid), "{said:?} {}", world.said());
+    let status = made.status.as_ref().unwrap();
+    assert_eq!(status.names, ["alpn.example.test", "two.example.test"]);
+    // No public log has promised anything, and nobody asks for it: its provider is not a public one.
+    assert_eq!(status.logs, Some(0));
+    // Nobody listens once the order is done.
+    assert!(tokio::net::TcpStream::connect(&at).await.is_err());
+    // Somebody else has the port: people are told, and what is there stays.
+    let _taken = TcpListener::bind(&at).unwrap();
+    house
+        .act("certificate", "alpn", "renew", json!({}))
+        .await
+        .unwrap();
+    let kept = house
+        .until("alpn", |c| {
+            c.status.as_ref().is_some_and(|s| s.failures == 1)
+        })
+        .await;
+    let told = condition(&kept, "Renewed").unwrap();
+    assert!(told.contains("cannot listen on 127.0.0.1"), "{told}");
+    assert_eq!(kept.spec.chain, made.spec.chain);
+}
+
+/// What speaks of renewals (RFC 9773) before a Pebble that does not: the directory is Pebble's with one entry more, so
+/// that orders go to Pebble itself.
+struct Foresight {
+    at: u16,
+    /// Of which certificates it was asked.
+    asked: Arc<parking_lot::Mutex<Vec<String>>>,
+    _serving: tokio::task::JoinSet<()>,
+}
+
+impl Foresight {
+    /// The first certificate that it is asked of is to be renewed at once, every other in 20 days.
+    async fn open(world: &World) -> Foresight {
+        use rustls_pki_types::pem::PemObject;
+        let file = |name: &str| std::fs::read(world.dir.path().join(name)).unwrap();
+        let chain =
+            vec![rustls_pki_types::CertificateDer::from_pem_slice(&file("pebble.pem")).unwrap()];
+        let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(&file("pebble.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let house = real().await;
+        let pebble = client::http(&house.cx, Some(&world.ca)).unwrap();
+        let directory = format!("https://127.0.0.1:{}/dir", world.directory);
+        let mut directory: Value = pebble
+            .get(directory)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap().port();
+        directory["renewalInfo"] = json!(format!("https://127.0.0.1:{at}/renewal"));
+        let asked = Arc::new(parking_lot::Mutex::new(Vec::<String>::new()));
+        let (mut serving, known) = (tokio::task::JoinSet::new(), asked.clone());
+        serving.spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = tls.accept(stream).await else {
+                    continue;
+                };
+                let mut head = vec![0; 16 * 1024];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&head[..read]).into_owned();
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                let body = match path.strip_prefix("/renewal/") {
+                    None => directory.clone(),
+                    Some(id) => {
+                        let mut known = known.lock();
+                        known.push(id.to_owned());
+                        let now = runtime::Clock::now(&runtime::SystemClock);
+                        let day = |n: i64| model::Timestamp::from_millis(now.millis() + n * 86_400_000);
+                        let (from, to) = if id == known[0] { (day(-2), day(-1)) } else { (day(20), day(21)) };
+                        json!({ "suggestedWindow": { "start": from, "end": to }, "explanationURL": "https://ca.example/why" })
+                    }
+                }
+                .to_string();
+                let text = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nretry-after: 21600\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                _ = stream.write_all(text.as_bytes()).await;
+                _ = stream.shutdown().await;
+            }
+        });
+        Foresight {
+            at,
+            asked,
+            _serving: serving,
+        }
+    }
+}
+
+/// The end of what was asked for.
+async fn outcome(house: &House, name: &str, verb: &str, params: Value) -> Value {
+    let runtime::Answer::Accepted { task } =
+        house.act("certificate", name, verb, params).await.unwrap()
+    else {
+        panic!("no task");
+    };
+    let task: Value = serde_json::from_slice(&task).unwrap();
+    let task = task["metadata"]["name"].as_str().unwrap().to_owned();
+    let mut deltas = house.cx.cache().subscribe();
+    let ended = async {
+        loop {
+            let found = house.cx.get::<Task>(None, &task);
+            if let Some(task) = found.filter(|task| ended(task)) {
+                return serde_json::to_value(task.status.as_ref().unwrap()).unwrap();
+            }
+            deltas.recv().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_provider_says_when_to_renew_and_order_heeds_it() {
+    let Some(world) = World::open().await else {
+        return;
+    };
+    let ahead = Foresight::open(&world).await;
+    let house = world.house_at(ahead.at).await;
+    let spec = json!({ "issuer": "acme", "account": "pebble", "names": ["early.example.test"] });
+    house.create("early", spec).await.unwrap();
+    let first = house.until("early", |c| c.spec.chain.is_some()).await;
+    // Its end is years away, and it is renewed all the same, because its provider wants that.
+    let begun = runtime::Clock::now(&runtime::SystemClock);
+    let second = house
+        .until("early", |c| {
+            let suggested = c.status.as_ref().and_then(|s| s.suggested);
+            c.spec.chain != first.spec.chain && suggested.is_some_and(|at| at > begun)
+        })
+        .await;
+    let status = second.status.as_ref().unwrap();
+    let now = runtime::Clock::now(&runtime::SystemClock);
+    let day = |n: u64| now.plus(Duration::from_secs(n * 86_400));
+    let at = status.suggested.unwrap();
+    assert!(at > day(19) && at < day(21), "{at}");
+    assert!(
+        status.not_after.unwrap() > day(30),
+        "the rule alone would wait longer"
+    );
+    assert_eq!(status.explained.as_deref(), Some("https://ca.example/why"));
+    // It is asked again when it wants to be: after six hours.
+    let again = status.ask_again.unwrap().since(now);
+    assert!(
+        again > Duration::from_secs(5 * 3600) && again < Duration::from_secs(7 * 3600),
+        "{again:?}"
+    );
+    let asked = ahead.asked.lock().clone();
+    let name = |c: &Obj<crate::certificate::Certificate>| {
+        renewal::identifier(c.spec.chain.as_deref().unwrap())
+            .unwrap()
+            .to_string()
+    };
+    assert_eq!(asked, [name(&first), name(&second)]);
+
+    // An order that is not due is none, unless it is wanted in any case.
+    let said = outcome(&house, "early", "order", json!({})).await;
+    assert_eq!(said["result"]["ordered"], false, "{said}");
+    let said = outcome(&house, "early", "order", json!({ "force": true })).await;
+    assert_eq!(
+        (&said["result"]["ordered"], &said["state"]),
+        (&json!(true), &json!("succeeded")),
+        "{said}"
+    );
+    house
+        .until("early", |c| c.spec.chain != second.spec.chain)
+        .await;
+    assert_eq!(account(&house, |_| true).await.orders.len(), 3);
+    let spec = json!({ "names": ["in.example.test"] });
+    house.create("inside", spec).await.unwrap();
+    house.until("inside", |c| is(c, State::Valid)).await;
+    let said = outcome(&house, "inside", "order", json!({})).await;
+    assert!(
+        said["message"]
+            .as_str()
+            .unwrap()
+            .contains("not of a public CA"),
+        "{said}"
+    );
+}
+
+/// The name of the example in RFC 9773 4.1.
+#[test]
+fn a_provider_knows_a_certificate_by_its_key_and_number() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::default();
+    let id = hex::decode("69885b6b87464041e1b37b847ba0ae2cde01c8d4").unwrap();
+    authority.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(id);
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let issuer = rcgen::Issuer::new(authority, key);
+    let mut leaf = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap();
+    leaf.serial_number = Some(rcgen::SerialNumber::from_slice(&[0x87, 0x65, 0x43, 0x21]));
+    leaf.use_authority_key_identifier_extension = true;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = leaf.signed_by(&key, &issuer).unwrap().pem();
+    let id = renewal::identifier(&pem).unwrap();
+    assert_eq!(id.to_string(), "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE");
 }

@@ -31,6 +31,8 @@ pub enum DnsProvider {
     Rfc2136,
     /// Cloudflare.
     Cloudflare,
+    /// A person makes the records: the task says which, and waits up to ten minutes until `server` shows them.
+    Manual,
 }
 
 /// How TXT records are made for dns-01.
@@ -42,7 +44,7 @@ pub struct Dns {
     /// The zone, such as `example.org`.
     #[schemars(length(min = 1, max = 253))]
     pub zone: String,
-    /// Address and port of the name server; for `rfc2136`.
+    /// Address and port of a name server of the zone; for `rfc2136` and `manual`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub server: Option<String>,

@@ -2,7 +2,7 @@
 
 use super::material::{self, Facts};
 use super::types::{CertificateStatus, Issuer, Level};
-use super::{Certificate, KIND, panel, rules};
+use super::{Certificate, KIND, panel, rules, sct};
 use crate::ca::kind;
 use futures::future::BoxFuture;
 use model::{Condition, ConditionStatus, Kind, ObjectRef, Result, Timestamp};
@@ -15,6 +15,11 @@ use std::time::Duration;
 
 /// Longest time between two looks.
 const LOOK: Duration = Duration::from_secs(3600);
+/// Shortest and longest time between two questions when to renew (RFC 9773 4.3.3).
+const ASK_SOONEST: Duration = Duration::from_secs(60);
+const ASK_LATEST: Duration = Duration::from_secs(86_400);
+/// And after an answer that was none.
+const ASK_ANEW: Duration = Duration::from_secs(3600);
 
 /// Sole writer of the status of certificates.
 #[derive(Default)]
@@ -147,8 +152,9 @@ async fn look(
             }
         }
     }
+    suggestion(cx, certificate, facts.as_ref(), &mut after, now).await;
     after.state = rules::state(facts.as_ref(), revoked, after.failures, now);
-    describe(&mut after, facts.as_ref(), now);
+    describe(&mut after, facts.as_ref(), spec.issuer, now);
     let usable = matches!(
         after.level,
         Level::None | Level::Notice | Level::Warning | Level::Critical
@@ -197,7 +203,17 @@ async fn look(
         }
     }
     tell(cx, target, &before, &after).await;
-    let due = rules::due(spec, facts.as_ref(), revoked, Some(&ca.name()), now).filter(|_| !running);
+    let due = rules::due(
+        spec,
+        facts.as_ref(),
+        revoked,
+        rules::Other {
+            internal: Some(&ca.name()),
+            suggested: after.suggested,
+        },
+        now,
+    )
+    .filter(|_| !running);
     let begin = due.filter(|_| after.next_try.is_none_or(|at| at <= now));
     write(cx, key, after.clone()).await?;
     if let Some(why) = begin {
@@ -212,12 +228,51 @@ async fn look(
     }
     let next = [
         after.next_try.filter(|_| due.is_some()),
-        facts.as_ref().map(rules::renew_at),
+        after.ask_again,
+        facts.as_ref().map(|f| rules::renew_at(f, after.suggested)),
         after.not_after,
     ];
     let soonest = next.into_iter().flatten().filter(|at| *at > now).min();
     let wait = soonest.map_or(LOOK, |at| at.since(now)).min(LOOK);
     Ok(Next::Again(wait.max(Duration::from_secs(1))))
+}
+
+/// What the provider of a public one says of its renewal, asked as often as it wants to be.
+async fn suggestion(
+    cx: &Cx,
+    certificate: &Obj<Certificate>,
+    facts: Option<&Facts>,
+    after: &mut CertificateStatus,
+    now: Timestamp,
+) {
+    let spec = &certificate.spec;
+    let fresh = facts.is_none_or(|facts| facts.fingerprint != after.fingerprint);
+    if spec.issuer != Issuer::Acme || fresh {
+        // What was said of the one before.
+        (after.suggested, after.explained, after.ask_again) = (None, None, None);
+    }
+    let (Issuer::Acme, Some(facts)) = (spec.issuer, facts) else {
+        return;
+    };
+    if after.ask_again.is_some_and(|at| now < at) || facts.not_after <= now {
+        return;
+    }
+    let shutdown = cx.shutdown();
+    let asked = tokio::select! {
+        () = shutdown.cancelled() => return,
+        asked = crate::acme::renewal::suggestion(cx, spec, facts) => asked,
+    };
+    after.ask_again = Some(now.plus(match asked {
+        Ok(told) => {
+            (after.suggested, after.explained) = (told.at, told.explained);
+            told.again.clamp(ASK_SOONEST, ASK_LATEST)
+        }
+        // A renewal does not depend on it: what was said last holds.
+        Err(error) => {
+            tracing::info!(%error, "the provider does not say when to renew");
+            ASK_ANEW
+        }
+    }));
 }
 
 /// Everything but conditions and generation, which have their own writers too.
@@ -241,7 +296,7 @@ async fn write(cx: &Cx, key: &Key, after: CertificateStatus) -> Result<()> {
     .map(|_| ())
 }
 
-fn describe(status: &mut CertificateStatus, facts: Option<&Facts>, now: Timestamp) {
+fn describe(status: &mut CertificateStatus, facts: Option<&Facts>, issuer: Issuer, now: Timestamp) {
     let Some(facts) = facts else {
         status.level = Level::None;
         return;
@@ -251,6 +306,8 @@ fn describe(status: &mut CertificateStatus, facts: Option<&Facts>, now: Timestam
     status.issued_by.clone_from(&facts.issued_by);
     status.serial.clone_from(&facts.serial);
     status.fingerprint.clone_from(&facts.fingerprint);
+    let promises = facts.promises.as_deref().unwrap_or_default();
+    status.logs = (issuer != Issuer::Internal).then(|| sct::logs(promises) as u32);
     status.not_before = Some(facts.not_before);
     status.not_after = Some(facts.not_after);
 }
@@ -321,7 +378,7 @@ fn last_task(cx: &Cx, certificate: &Obj<Certificate>) -> Option<(String, TaskSta
             task.spec.target_uid == certificate.metadata.uid
                 && matches!(
                     task.spec.action.as_str(),
-                    "certificate.renew" | "certificate.rotate"
+                    "certificate.renew" | "certificate.rotate" | "certificate.order"
                 )
         })
         .max_by_key(|task| task.metadata.uid)?;

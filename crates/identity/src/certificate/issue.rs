@@ -1,8 +1,8 @@
 //! Issues, renews and revokes. Chain and key are stored in one write, so that there is never one without the other.
 
 use super::material;
-use super::types::{CertificateSpec, Issuer, KeyType, Profile, RevokeParams};
-use super::{Certificate, KIND};
+use super::types::{CertificateSpec, Issuer, KeyType, OrderParams, Profile, RevokeParams};
+use super::{Certificate, KIND, rules};
 use crate::ca::{Ask, kind};
 use model::{Error, ObjectRef, Result};
 use rcgen::KeyPair;
@@ -39,6 +39,55 @@ pub(super) async fn renew(proc: Proc, keep: Keep) -> Result<Value> {
         ))
         .hint("when you have it, `dvctl certificate set NAME --chain FILE --private-key FILE`")),
     }
+}
+
+/// A new one from its public CA, when that is due or wanted in any case.
+pub(super) async fn order(proc: Proc) -> Result<Value> {
+    let params: OrderParams = proc.params()?;
+    let certificate = subject(&proc)?;
+    let name = &proc.target().name;
+    if certificate.spec.issuer != Issuer::Acme {
+        return Err(Error::refused(format!(
+            "certificate {name} is not of a public CA: there is nobody to order it from"
+        ))
+        .hint(format!("`dvctl certificate renew {name}`")));
+    }
+    let due: Option<String> = proc.step("due", || due(&proc)).await?;
+    if due.is_none() && !params.force {
+        return Ok(json!({
+            "ordered": false,
+            "why": "it is not due: `--force` orders it all the same",
+        }));
+    }
+    let mut made = crate::acme::order::run(&proc, &certificate.spec).await?;
+    made["ordered"] = true.into();
+    Ok(made)
+}
+
+/// Why the certificate is to be issued now.
+async fn due(proc: &Proc) -> Result<Option<String>> {
+    let certificate = subject(proc)?;
+    let facts = match &certificate.spec.chain {
+        Some(chain) => Some(material::read(chain)?.1),
+        None => None,
+    };
+    let ca = kind::of(proc.cx())?;
+    let revoked = facts
+        .as_ref()
+        .is_some_and(|facts| ca.revocation(&facts.fingerprint).is_some());
+    let status = certificate.status.as_ref();
+    let said = status.filter(|s| {
+        facts
+            .as_ref()
+            .is_some_and(|f| f.fingerprint == s.fingerprint)
+    });
+    let other = rules::Other {
+        internal: None,
+        suggested: said.and_then(|s| s.suggested),
+    };
+    let now = proc.cx().clock().now();
+    let due = rules::due(&certificate.spec, facts.as_ref(), revoked, other, now);
+    Ok(due.map(str::to_owned))
 }
 
 async fn internal(proc: &Proc, keep: Keep) -> Result<Value> {

@@ -28,6 +28,8 @@ pub struct Facts {
     pub issued_by: String,
     /// The public key, DER.
     pub public_key: Vec<u8>,
+    /// What public logs have promised of it, or why that cannot be read. The signatures are not looked at.
+    pub promises: std::result::Result<Vec<super::Promise>, String>,
 }
 
 /// A chain, leaf first, and what its leaf says. Signatures are not looked at.
@@ -59,6 +61,7 @@ pub fn read(chain: &str) -> Result<(Vec<Vec<u8>>, Facts)> {
         serial: hex::encode(serial_of(&leaf)),
         issued_by: leaf.issuer().to_string(),
         public_key: leaf.public_key().raw.to_vec(),
+        promises: super::sct::embedded(&leaf),
     };
     Ok((ders, facts))
 }

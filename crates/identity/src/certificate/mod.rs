@@ -14,19 +14,26 @@ pub(crate) mod issue;
 pub mod material;
 pub mod panel;
 mod rules;
+mod sct;
+mod snippet;
 #[cfg(test)]
 pub(crate) mod tests;
 mod types;
 
 pub use types::{
-    CertificateSpec, CertificateStatus, Challenge, Issuer, KeyType, Level, Profile, RevokeParams,
-    State,
+    CertificateSpec, CertificateStatus, Challenge, Issuer, KeyType, Level, OrderParams, Profile,
+    RevokeParams, State,
 };
 
+pub use sct::Promise;
+
 pub(crate) use rules::{is_name, wait};
+pub(crate) use sct::enough;
 
 use issue::Keep;
-use model::{Action, Column, Danger, Kind, Resource, Scope, Unit, Verb, WorkStyle, schema};
+use model::{
+    Action, Column, Danger, Kind, Resource, Scope, StreamKind, Unit, Verb, Way, WorkStyle, schema,
+};
 use runtime::{Place, Run, Seat, Subsystem, normal};
 use std::sync::Arc;
 
@@ -86,6 +93,20 @@ pub static KIND: Kind = Kind {
             examples: &["dvctl certificate rotate web"],
         },
         Action {
+            verb: "order",
+            doc: "Orders it from its public CA when that is due: there is none yet, its names have changed, it ends soon, or the CA suggests it. With `--force` in any case.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::of::<OrderParams>,
+            claims: &["material"],
+            deadline: 900,
+            event: "ordered",
+            examples: &[
+                "dvctl certificate order panel",
+                "dvctl certificate order panel web --force",
+            ],
+        },
+        Action {
             verb: "revoke",
             doc: "Has it refused from now on. It is not renewed by itself afterwards; `rotate` issues a new one.",
             danger: Danger::Disrupts,
@@ -97,12 +118,20 @@ pub static KIND: Kind = Kind {
             examples: &["dvctl certificate revoke web --reason key-compromise"],
         },
     ],
-    streams: &[],
+    streams: &[StreamKind {
+        name: "snippet",
+        doc: "Prints what a web server needs to show it: the configuration, and where chain and key go. The key itself is not in it.",
+        way: Way::Read,
+        ticketed: false,
+        input: schema::of::<snippet::Params>,
+    }],
     examples: &[
+        "dvctl certificate snippet web --for nginx",
         "dvctl certificate create web --names web.example.org --names 192.0.2.10",
         "dvctl certificate create panel --issuer acme --account letsencrypt --names panel.example.org",
         "dvctl certificate create bought --issuer imported --chain chain.pem --private-key key.pem",
         "dvctl certificate list",
+        "dvctl certificate expiring --days 14",
         "dvctl setting set tls-certificate --value bought",
     ],
 };
@@ -123,6 +152,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
             "rotate",
             Run::Procedure(|proc| Box::pin(issue::renew(proc, Keep::Nothing))),
         ),
+        ("order", Run::Procedure(|proc| Box::pin(issue::order(proc)))),
         (
             "revoke",
             Run::Procedure(|proc| {
@@ -131,7 +161,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
         ),
     ],
     undos: &[&crate::acme::order::WITHDRAW],
-    streams: &[],
+    streams: &[("snippet", snippet::stream)],
     finalizes: true,
     controllers: |_| vec![Arc::new(controller::Certificates::default())],
 };

@@ -196,20 +196,33 @@ pub(super) fn state(facts: Option<&Facts>, revoked: bool, failures: u32, now: Ti
     }
 }
 
-/// From when on it is renewed: 30 days before the end, or when a third of its life is left.
-pub(super) fn renew_at(facts: &Facts) -> Timestamp {
+/// From when on it is renewed: when its provider suggests it, but at the latest a week, or a tenth of its life, before the
+/// end; without a suggestion 30 days before the end, or when a third of its life is left.
+pub(super) fn renew_at(facts: &Facts, suggested: Option<Timestamp>) -> Timestamp {
     let life = facts.not_after.since(facts.not_before);
-    let before = (30 * DAY).min(life / 3);
-    let end = facts.not_after.millis() - before.as_millis() as i64;
-    Timestamp::from_millis(end)
+    let before =
+        |left: Duration| Timestamp::from_millis(facts.not_after.millis() - left.as_millis() as i64);
+    match suggested {
+        Some(at) => at.min(before((7 * DAY).min(life / 10))),
+        None => before((30 * DAY).min(life / 3)),
+    }
 }
 
-/// Why a new one is to be issued now; `None`: it is not. `internal` is the name of the CA that signs here now.
+/// What others say of a certificate.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Other<'a> {
+    /// The name of the CA that signs here now.
+    pub internal: Option<&'a str>,
+    /// When its provider suggests to renew it.
+    pub suggested: Option<Timestamp>,
+}
+
+/// Why a new one is to be issued now; `None`: it is not.
 pub(super) fn due(
     spec: &CertificateSpec,
     facts: Option<&Facts>,
     revoked: bool,
-    internal: Option<&str>,
+    other: Other<'_>,
     now: Timestamp,
 ) -> Option<&'static str> {
     if spec.issuer == Issuer::Imported || revoked {
@@ -218,10 +231,13 @@ pub(super) fn due(
     match facts {
         None => Some("there is none yet"),
         Some(facts) if facts.names != sorted(&spec.names) => Some("its names have changed"),
-        Some(facts) if renew_at(facts) <= now => Some("it ends soon"),
+        Some(facts) if renew_at(facts, other.suggested) <= now => match other.suggested {
+            Some(at) if at <= now => Some("its provider suggests to renew it"),
+            _ => Some("it ends soon"),
+        },
         Some(facts)
             if spec.issuer == Issuer::Internal
-                && internal.is_some_and(|name| name != facts.issued_by) =>
+                && other.internal.is_some_and(|name| name != facts.issued_by) =>
         {
             Some("another CA has taken the place of its own")
         }
@@ -289,6 +305,7 @@ mod tests {
             serial: String::new(),
             issued_by: String::new(),
             public_key: Vec::new(),
+            promises: Ok(Vec::new()),
         }
     }
 
@@ -303,29 +320,66 @@ mod tests {
         for (life, last_quiet, first_due) in [(90, 59, 60), (9, 5, 6), (365, 334, 335)] {
             let facts = facts(0, life);
             assert_eq!(
-                due(&spec, Some(&facts), false, None, day(last_quiet)),
+                due(
+                    &spec,
+                    Some(&facts),
+                    false,
+                    Other::default(),
+                    day(last_quiet)
+                ),
                 None,
                 "{life}"
             );
             assert!(
-                due(&spec, Some(&facts), false, None, day(first_due)).is_some(),
+                due(&spec, Some(&facts), false, Other::default(), day(first_due)).is_some(),
                 "{life}"
             );
-            assert_eq!(due(&spec, Some(&facts), true, None, day(first_due)), None);
+            assert_eq!(
+                due(&spec, Some(&facts), true, Other::default(), day(first_due)),
+                None
+            );
         }
         let imported = CertificateSpec {
             issuer: Issuer::Imported,
             ..spec.clone()
         };
         assert_eq!(
-            due(&imported, Some(&facts(0, 1)), false, None, day(5)),
+            due(
+                &imported,
+                Some(&facts(0, 1)),
+                false,
+                Other::default(),
+                day(5)
+            ),
             None
         );
+        // Who signs it knows better: earlier and later than by the rule, but never so late that it ends meanwhile.
+        for (suggested, last_quiet, first_due) in
+            [(10, 9, 10), (75, 74, 75), (200, 82, 83), (0, -1, 0)]
+        {
+            let facts = facts(0, 90);
+            let other = Other {
+                suggested: Some(day(suggested)),
+                ..Other::default()
+            };
+            let due = |now| due(&spec, Some(&facts), false, other, day(now));
+            assert_eq!(due(last_quiet), None, "{suggested}");
+            assert!(due(first_due).is_some(), "{suggested}");
+        }
         let renamed = CertificateSpec {
             names: vec!["b".into()],
             ..spec
         };
-        assert!(due(&renamed, Some(&facts(0, 90)), false, None, day(1)).is_some());
+        assert!(
+            due(
+                &renamed,
+                Some(&facts(0, 90)),
+                false,
+                Other::default(),
+                day(1)
+            )
+            .is_some()
+        );
         for (at, wanted) in [
             (0, Level::None),
             (10, Level::Notice),

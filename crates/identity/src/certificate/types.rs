@@ -52,6 +52,9 @@ pub enum Challenge {
     /// By a TXT record below each name; the only way to a `*`.
     #[serde(rename = "dns-01")]
     Dns01,
+    /// By a certificate that is shown on port 443 of each name.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 /// What people want of a certificate.
@@ -155,6 +158,7 @@ pub struct CertificateStatus {
     pub not_before: Option<Timestamp>,
     /// When it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-expires" = true))]
     pub not_after: Option<Timestamp>,
     /// Whether the panel and the API show it to who asks for one of its names.
     pub shown: bool,
@@ -165,10 +169,32 @@ pub struct CertificateStatus {
     /// When that is tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
+    /// When its provider suggests to renew it (RFC 9773); a time within the window that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggested: Option<Timestamp>,
+    /// Where the provider explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explained: Option<String>,
+    /// When the provider is asked for that again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask_again: Option<Timestamp>,
+    /// How many public logs have promised to list it, as it says itself (SCTs, RFC 6962); absent for those of the internal
+    /// CA. One of a public provider that browsers would refuse for want of them is not taken at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<u32>,
     /// Generation of its spec that was seen.
     pub observed_generation: u64,
     /// `Usable`, `Expiring`, `Renewed`, `Shown`.
     pub conditions: Vec<Condition>,
+}
+
+/// Whether it is ordered in any case.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderParams {
+    /// Also when the present one is good for long.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// Why it is revoked, and which one.

@@ -43,7 +43,7 @@ pub static KIND: Kind = Kind {
     plural: "pins",
     title: "Pin",
     scope: Scope::Cluster,
-    doc: "What a peer that this cluster calls over TLS must show: a key, a certificate or a CA. ACME providers and key servers are held to it; one that shows another certificate, however well signed, is refused.",
+    doc: "What a peer that this cluster calls over TLS must show: a key, a certificate or a CA. ACME providers, key servers, OpenID providers and directories are held to it; one that shows another certificate, however well signed, is refused.",
     verbs: Verb::ALL,
     spec: schema::of::<PinSpec>,
     status: schema::of::<PinStatus>,

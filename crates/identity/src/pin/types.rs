@@ -52,6 +52,7 @@ pub struct PinSpec {
     /// From when on nobody is held to it: at most a year from now, which is the default. So a forgotten pin does not cut
     /// the peer off for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-expires" = true))]
     pub expires: Option<Timestamp>,
 }
 

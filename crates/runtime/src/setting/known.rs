@@ -179,6 +179,20 @@ pub static ACME_HTTP_ADDRESS: Known = Known {
     restart_needed: false,
 };
 
+/// Where tls-alpn-01 of ACME is answered.
+pub static ACME_TLS_ADDRESS: Known = Known {
+    name: "acme-tls-address",
+    doc: "Address and port on which tls-alpn-01 challenges of ACME are answered, only while an order is validated. The provider asks port 443 of each name: another port needs a forwarding.",
+    sort: Sort::Text {
+        default: "[::]:443",
+        check: |text| match text.parse::<std::net::SocketAddr>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err("is not an address and a port, such as [::]:443".into()),
+        },
+    },
+    restart_needed: false,
+};
+
 /// Which certificate the panel and the API show.
 pub static TLS_CERTIFICATE: Known = Known {
     name: "tls-certificate",
@@ -224,6 +238,7 @@ pub(super) fn is_origin(text: &str) -> bool {
 /// All settings of this version.
 pub static KNOWN: &[&Known] = &[
     &ACME_HTTP_ADDRESS,
+    &ACME_TLS_ADDRESS,
     &AUDIT_ANCHOR_CA,
     &AUDIT_ANCHOR_FILE,
     &AUDIT_ANCHOR_SYSLOG,

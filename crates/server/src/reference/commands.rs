@@ -3,6 +3,7 @@
 use super::cell;
 use model::{Danger, Kind, Scope, Verb};
 use runtime::Registry;
+use serde_json::Value;
 use std::fmt::Write;
 
 /// Command, the verb of the kind that it needs, what it does.
@@ -33,6 +34,16 @@ pub fn commands(registry: &Registry) -> String {
     out
 }
 
+/// Whether a field says when the object is over.
+fn ends(schema: model::SchemaFn) -> bool {
+    let schema = schema();
+    let fields = schema.get("properties").and_then(Value::as_object);
+    fields.is_some_and(|fields| {
+        let marked = |field: &Value| model::schema::flagged(field, model::schema::EXPIRES);
+        fields.values().any(marked)
+    })
+}
+
 fn section(out: &mut String, kind: &Kind) {
     let scope = match kind.scope {
         Scope::Cluster => "of the cluster",
@@ -48,6 +59,12 @@ fn section(out: &mut String, kind: &Kind) {
         if kind.allows(*needs) {
             let _ = writeln!(out, "| `dvctl {name} {verb}` | {does} |");
         }
+    }
+    if [kind.status, kind.spec].into_iter().any(ends) {
+        let _ = writeln!(
+            out,
+            "| `dvctl {name} expiring [--days N]` | shows those that end soon, or have ended |"
+        );
     }
     for action in kind.actions {
         let danger = match action.danger {

@@ -4,13 +4,13 @@
 use super::filter::Filter;
 use super::types::LdapTls;
 use super::wire::{self, Answer, Entry, Outcome, Search, Where};
+use crate::pin::{self, Trust};
 use model::{Error, Result};
+use runtime::Cx;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
-use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_platform_verifier::BuilderVerifierExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -88,19 +88,17 @@ impl Server {
     }
 }
 
-/// Whom to trust: the authorities of a PEM text and no others, or those of this machine.
-pub(super) fn trust(ca: Option<&str>) -> Result<Arc<ClientConfig>> {
-    let wrong = |e: rustls::Error| Error::internal("TLS cannot be set up").because(e);
-    let builder =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            // Domain controllers before Windows Server 2022 have no TLS 1.3.
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(wrong)?;
-    let config = match ca {
-        Some(pem) => builder.with_root_certificates(roots(pem)?),
-        None => builder.with_platform_verifier().map_err(wrong)?,
+/// Whom to trust: the authorities of a PEM text and no others, or those of this machine; and what is pinned. TLS 1.2 is
+/// spoken too: domain controllers before Windows Server 2022 have nothing newer.
+pub(super) fn trust(cx: &Cx, ca: Option<&str>) -> Result<Arc<ClientConfig>> {
+    let trust = match ca {
+        Some(pem) => Trust::Only(pem.to_owned()),
+        None => Trust::System(None),
     };
-    Ok(Arc::new(config.with_no_client_auth()))
+    let mut config = pin::tls(cx, &trust)?;
+    // Those are of HTTP.
+    config.alpn_protocols.clear();
+    Ok(Arc::new(config))
 }
 
 /// The certificates of a PEM text.

@@ -46,7 +46,7 @@ impl Directories {
         {
             return Ok(kept.clone());
         }
-        let made = Arc::new(Directory::new(realm)?);
+        let made = Arc::new(Directory::new(cx, realm)?);
         let mut all = all.0.lock();
         let there: Vec<Uid> = cx
             .list::<Realm>(None)
@@ -146,7 +146,7 @@ struct Proof {
 }
 
 impl Directory {
-    fn new(realm: &Obj<Realm>) -> Result<Directory> {
+    fn new(cx: &Cx, realm: &Obj<Realm>) -> Result<Directory> {
         let name = realm.metadata.name.to_string();
         let wrong = |field: &str, why: String| {
             Error::refused(format!("realm `{name}` cannot be asked: `{field}` {why}"))
@@ -163,7 +163,7 @@ impl Directory {
             .map_err(|why| wrong("spec.ldap.urls", why))?;
         Ok(Directory {
             generation: realm.metadata.generation,
-            trusted: trust(spec.ca.as_deref())?,
+            trusted: trust(cx, spec.ca.as_deref())?,
             failed: Mutex::new(vec![None; servers.len()]),
             idle: Mutex::default(),
             proof: Mutex::default(),

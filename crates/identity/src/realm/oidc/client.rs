@@ -2,8 +2,10 @@
 //! codes (RFC 6749, 4.1.3). Nothing is followed elsewhere, and no body or token is logged.
 
 use super::OidcSpec;
+use crate::pin::{self, Trust};
 use crate::secret_backend::is_here;
 use model::{Error, Result};
+use runtime::Cx;
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -48,24 +50,19 @@ pub(super) struct Provider {
 }
 
 impl Provider {
-    pub(super) fn new(name: &str, spec: &OidcSpec) -> Result<Provider> {
-        // Another part of the process may have chosen it already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+    pub(super) fn new(cx: &Cx, name: &str, spec: &OidcSpec) -> Result<Provider> {
+        let trust = match &spec.ca {
+            Some(pem) => Trust::Only(pem.clone()),
+            None => Trust::System(None),
+        };
+        let http = pin::http(cx, &trust)
+            .map_err(|error| match spec.ca {
+                Some(_) => Error::refused(format!("realm `{name}`: its `ca` holds no certificate"))
+                    .because(error),
+                None => error,
+            })?
             .connect_timeout(CONNECT)
-            .timeout(CALL);
-        if let Some(pem) = &spec.ca {
-            let found = reqwest::Certificate::from_pem_bundle(pem.as_bytes());
-            let found = found.ok().filter(|found| !found.is_empty());
-            let found = found.ok_or_else(|| {
-                Error::refused(format!("realm `{name}`: its `ca` holds no certificate"))
-            })?;
-            // These and no others.
-            builder = builder.tls_certs_only(found);
-        }
-        let http = builder
+            .timeout(CALL)
             .build()
             .map_err(|e| Error::internal("the HTTP client cannot be set up").because(e))?;
         Ok(Provider {

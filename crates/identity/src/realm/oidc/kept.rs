@@ -61,7 +61,7 @@ impl Providers {
 
     /// Asks it, and remembers.
     pub(super) async fn ask(&self, cx: &Cx, realm: &Obj<Realm>) -> Result<Arc<Known>> {
-        let provider = Provider::new(&realm.metadata.name, spec(realm)?)?;
+        let provider = Provider::new(cx, &realm.metadata.name, spec(realm)?)?;
         let asked = cx.clock().now();
         let (facts, keys) = dependency(cx, realm)
             .call(|| async {
