@@ -60,7 +60,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
     )?;
     let audit = TrailOptions::new(&state.join(TRAIL), &state.join(AUDIT_KEYS), sealer.clone());
     let trail = Arc::new(FileTrail::open(audit).await?);
-    trail.share(&sqlite)?;
+    trail.share(&sqlite);
     let cx = CxBuilder::new(kinds::registry()?, sqlite.clone())
         .place(Place::Api)
         .node(config.node_name()?.to_string())

@@ -140,7 +140,7 @@ async fn requests(dir: &Path, audited: bool, time: Duration) -> std::result::Res
     let mut kept = None;
     if audited {
         let trail = trail(dir).await?;
-        trail.share(&sqlite)?;
+        trail.share(&sqlite);
         cx = cx
             .part(trail.clone())
             .part(Arc::new(AuditTrail::new(trail.clone())));

@@ -10,6 +10,8 @@
 
 mod anchors;
 mod catalogue;
+mod chain;
+mod encode;
 mod files;
 mod format;
 mod head;

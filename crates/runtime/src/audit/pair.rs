@@ -1,9 +1,9 @@
 //! The pair of rows about a request that changes something.
 
 use super::catalogue::Tag;
-use super::format::mask;
+use super::format::{canonical, mask};
 use super::row::{Phase, Row};
-use super::{Durable, PARAMS, digest};
+use super::{Durable, PARAMS};
 use crate::gate::{Op, Request};
 use crate::key::PERSON;
 use crate::registry::Declared;
@@ -12,6 +12,7 @@ use crate::{ActorKind, Cx};
 use model::schema::{self, PERSONAL, REF, SECRET, property};
 use model::{Error, Result};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// An open pair of rows.
 pub(crate) struct Pair {
@@ -35,8 +36,19 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         .and_then(|key| cx.cache().row(kind, &key));
     let personal = personal(declared, &request.op, &params);
     let about = named(&declared.spec, &params["spec"]).or_else(|| owner(&params));
-    let mut shown = params.clone();
-    mask(&mut shown, &personal);
+    let whole = canonical(&params);
+    let asked = match personal.is_empty() {
+        true => Sha256::digest(whole.as_bytes()),
+        false => {
+            let mut shown = params.clone();
+            mask(&mut shown, &personal);
+            Sha256::digest(canonical(&shown).as_bytes())
+        }
+    };
+    let params = match whole.len() {
+        ..=PARAMS => params,
+        _ => Value::Null,
+    };
     let mut tags = vec![Tag::Soc2, Tag::Iso27001];
     if declared.has_personal {
         tags.insert(0, Tag::Gdpr);
@@ -61,15 +73,9 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         project: project.map(str::to_owned),
         name: name.map(str::to_owned),
         change: request.change,
-        asked: digest(&shown),
-        params: match params.to_string().len() {
-            ..=PARAMS => params,
-            _ => Value::Null,
-        },
+        asked: hex::encode(asked),
         tags,
-        personal,
         is_person: kind == PERSON,
-        about,
         ..Row::default()
     };
     let when = match (&request.op, request.actor.kind) {
@@ -79,9 +85,17 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         (Op::Stream { .. }, _) => Durable::Now,
         _ => Durable::WithChange,
     };
-    trail.keep(row.clone(), when).await?;
+    // The outcome says again who and what; what exactly was asked stands in the intent.
+    let outcome = row.clone();
+    let intent = Row {
+        params,
+        personal,
+        about,
+        ..row
+    };
+    trail.keep(intent, when).await?;
     Ok(Some(Pair {
-        row,
+        row: outcome,
         begun: tokio::time::Instant::now(),
     }))
 }

@@ -1,15 +1,14 @@
-//! Where rows are kept, and the one thread that keeps them: it numbers, seals, chains and writes what waits in one go, and
-//! signs the chain every [`SEAL_ROWS`] rows.
+//! Where rows are kept: a folder, and the thread ([`super::chain`]) that alone adds to it.
 
-use super::format::{self, Clear, Hash, Link, Personal, Sort, canonical, tag};
+use super::chain::{Bell, Chain, Waits, Work, first_head};
+use super::files;
+use super::format::{self, Hash, Link};
 use super::head::{ChainId, Head};
 use super::row::Row;
 use super::signer::Signer;
-use super::subjects::{KeyCounts, STRANGER, Subjects};
+use super::subjects::{KeyCounts, Subjects};
 use super::verify::heads_of;
-use super::{files, format::mask};
-use crate::{ActorKind, Clock, Seal, SystemClock};
-use bytes::Bytes;
+use crate::{Clock, Seal, SystemClock};
 use futures::future::BoxFuture;
 use model::{Error, Result, Timestamp};
 use parking_lot::Mutex;
@@ -26,23 +25,16 @@ pub const SEAL_ROWS: u64 = 1000;
 /// ... and when a row has waited so long for it.
 pub const SEAL_AFTER: Duration = Duration::from_secs(60);
 /// Rows that wait to be written; more callers wait for a place.
-const WAITING: usize = 4096;
-/// Rows that are written in one go at most.
-const AT_ONCE: usize = 512;
-/// How far back the last seal is looked for. Seals are never further apart.
-const BACK: u64 = 2 * SEAL_ROWS + AT_ONCE as u64 + 2;
+pub(super) const WAITING: usize = 4096;
 /// How long rows are kept.
 const KEEP: Duration = Duration::from_secs(366 * 24 * 3600);
-/// At least so far apart are the heads that are kept beside the keys.
-const HEADS_APART: Duration = Duration::from_secs(24 * 3600);
-
 /// When a row must be on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
     /// When this returns.
     Now,
-    /// Before the change that it announces is: the store syncs both in one go ([`FileTrail::share`]). Without such a
-    /// store, when this returns.
+    /// Before the change that it announces is: the store asks for that with the batch that has the change
+    /// ([`FileTrail::share`]), and nobody waits before. Without such a store, when this returns.
     WithChange,
     /// A little later.
     Later,
@@ -106,28 +98,17 @@ pub struct FileTrail {
     heads: PathBuf,
     genesis: Head,
     cut: Option<String>,
-    work: Mutex<Option<mpsc::Sender<Work>>>,
+    /// Nothing once the trail is closed.
+    work: Arc<Mutex<Option<mpsc::Sender<Work>>>>,
+    bell: Arc<Bell>,
+    /// Whether the last write failed: then everybody waits to hear whether his row is kept.
+    failing: Arc<AtomicBool>,
     standing: watch::Receiver<Standing>,
     /// Whether a store makes rows durable with its own commits.
     shared: AtomicBool,
-    /// Whether an intent was written that the next batch of that store must wait for.
+    /// Whether an intent was given that the next batch of that store must wait for.
     unsynced: Arc<AtomicBool>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
-/// Where the thread that syncs answers.
-type Answer = std::sync::mpsc::SyncSender<std::result::Result<(), String>>;
-
-enum Work {
-    Keep {
-        row: Box<Row>,
-        durable: bool,
-        kept: Option<oneshot::Sender<Result<()>>>,
-    },
-    /// Answers once all before it is written.
-    Flush(oneshot::Sender<()>),
-    /// Signs the chain, if there is anything new.
-    Seal(oneshot::Sender<Result<()>>),
 }
 
 /// The heads that are kept beside the keys.
@@ -207,6 +188,7 @@ impl FileTrail {
         let cut = chain.cut.clone();
         let (tx, rx) = mpsc::channel(WAITING);
         let standing = chain.standing.subscribe();
+        let (bell, failing) = (chain.bell.clone(), chain.failing.clone());
         let thread = std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || chain.run(rx))
@@ -218,7 +200,9 @@ impl FileTrail {
             heads,
             genesis,
             cut,
-            work: Mutex::new(Some(tx)),
+            work: Arc::new(Mutex::new(Some(tx))),
+            bell,
+            failing,
             standing,
             shared: AtomicBool::new(false),
             unsynced: Arc::default(),
@@ -273,27 +257,10 @@ impl FileTrail {
         })
     }
 
-    /// For the store that changes are kept in: with each of its batches it begins to make durable what was written of
-    /// their intents, and waits for that before the batch itself is durable. From then on an intent waits for no fsync of
-    /// its own.
-    ///
-    /// # Errors
-    /// When the thread for it cannot be started.
-    pub fn share(&self, store: &Sqlite) -> Result<()> {
-        let (asks, asked) = std::sync::mpsc::sync_channel::<Answer>(4);
-        let stream = self.stream.clone();
-        // It ends with the store, which holds the other end.
-        std::thread::Builder::new()
-            .name("audit-sync".into())
-            .spawn(move || {
-                while let Ok(answer) = asked.recv() {
-                    let _ = answer.send(stream.sync_here().map_err(|e| e.to_string()));
-                }
-            })
-            .map_err(|e| {
-                Error::internal("start the thread that syncs the audit trail").because(e)
-            })?;
-        let unsynced = self.unsynced.clone();
+    /// For the store that changes are kept in: with each of its batches it has the intents made durable that were given
+    /// before, and waits for that before the batch itself is durable. From then on an intent waits for nothing of its own.
+    pub fn share(&self, store: &Sqlite) {
+        let (unsynced, work, bell) = (self.unsynced.clone(), self.work.clone(), self.bell.clone());
         store.first(Box::new(move || {
             if !unsynced.swap(false, Ordering::AcqRel) {
                 return Box::new(|| Ok(()));
@@ -301,11 +268,12 @@ impl FileTrail {
             // A batch in which nothing was to be written does not wait; then the next one does.
             let owes = Owes(Some(unsynced.clone()));
             let (answer, done) = std::sync::mpsc::sync_channel(1);
-            let asked = asks.send(answer);
+            let sender = work.lock().clone();
+            let asked = sender.is_some_and(|to| to.blocking_send(Work::Sync(answer)).is_ok());
+            bell.ring();
             Box::new(move || {
                 let why = "changes are refused, because the audit trail cannot be written";
-                let synced = asked.ok().and_then(|()| done.recv().ok());
-                match synced {
+                match asked.then(|| done.recv().ok()).flatten() {
                     Some(Ok(())) => {
                         owes.paid();
                         Ok(())
@@ -316,7 +284,6 @@ impl FileTrail {
             })
         }));
         self.shared.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Gives every person a new version of his key; older ones still open older rows. Answers how many.
@@ -382,6 +349,7 @@ impl FileTrail {
     pub async fn close(&self) {
         self.flush().await;
         self.work.lock().take();
+        self.bell.ring();
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -390,7 +358,12 @@ impl FileTrail {
 
     async fn send(&self, work: Work) -> Result<()> {
         let sender = self.work.lock().clone().ok_or_else(ended)?;
-        sender.send(work).await.map_err(|_| ended())
+        let urgent = work.is_urgent();
+        sender.send(work).await.map_err(|_| ended())?;
+        if urgent || sender.capacity() < WAITING / 2 {
+            self.bell.ring();
+        }
+        Ok(())
     }
 }
 
@@ -416,13 +389,13 @@ fn ended() -> Error {
     Error::unavailable("changes are refused, because the audit trail is closed")
 }
 
-fn unwritable(error: &Error) -> Error {
+pub(super) fn unwritable(error: &Error) -> Error {
     Error::unavailable("changes are refused, because the audit trail cannot be written")
         .hint(error.message.clone())
         .because(error.clone())
 }
 
-fn of_stream(error: StreamError) -> Error {
+pub(super) fn of_stream(error: StreamError) -> Error {
     Error::unavailable(error.to_string()).because(error)
 }
 
@@ -430,17 +403,21 @@ impl Trail for FileTrail {
     fn keep(&self, row: Row, when: Durable) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let row = Box::new(row);
+            let shared = self.shared.load(Ordering::Acquire);
             let durable = match when {
                 Durable::Now => true,
-                Durable::WithChange => !self.shared.load(Ordering::Acquire),
-                Durable::Later => {
-                    let (durable, kept) = (false, None);
-                    return self.send(Work::Keep { row, durable, kept }).await;
+                Durable::WithChange if shared && !self.failing.load(Ordering::Acquire) => {
+                    self.send(Work::Keep(row, Waits::Change)).await?;
+                    // The change comes after this, so its batch finds it.
+                    self.unsynced.store(true, Ordering::Release);
+                    return Ok(());
                 }
+                Durable::WithChange => !shared,
+                Durable::Later => return self.send(Work::Keep(row, Waits::Nobody)).await,
             };
-            let (answer, done) = oneshot::channel();
-            let kept = Some(answer);
-            self.send(Work::Keep { row, durable, kept }).await?;
+            let (kept, done) = oneshot::channel();
+            self.send(Work::Keep(row, Waits::Caller { durable, kept }))
+                .await?;
             let result = done.await.map_err(|_| ended())?;
             if !durable && result.is_ok() {
                 self.unsynced.store(true, Ordering::Release);
@@ -469,246 +446,6 @@ impl Trail for FileTrail {
     }
 }
 
-/// The end of the chain, in the hands of its thread.
-struct Chain {
-    stream: Stream,
-    signer: Signer,
-    subjects: Arc<Subjects>,
-    clock: Arc<dyn Clock>,
-    heads: PathBuf,
-    /// When a head was last kept there.
-    head_kept: Option<Timestamp>,
-    next: u64,
-    hash: Hash,
-    /// Rows since the last seal.
-    unsealed: u64,
-    unsealed_since: Option<Timestamp>,
-    seal_rows: u64,
-    /// A seal whose key is gone already and that is not in the stream yet.
-    owed: Option<(Vec<u8>, Hash)>,
-    /// Why the rows do not go on where the key stands.
-    cut: Option<String>,
-    standing: watch::Sender<Standing>,
-}
-
-impl Chain {
-    fn open(
-        stream: Stream,
-        signer: Signer,
-        subjects: Arc<Subjects>,
-        clock: Arc<dyn Clock>,
-        heads: PathBuf,
-    ) -> Result<Chain> {
-        let (first, next) = stream.range();
-        let chain = signer.chain();
-        let mut out = Chain {
-            standing: watch::Sender::new(Standing {
-                seq: 0,
-                hash: Hash::default(),
-                first,
-                sealed: signer.last().cloned(),
-                unsealed_since: None,
-            }),
-            head_kept: last_head(&heads)?.map(|head| head.time),
-            stream,
-            signer,
-            subjects,
-            clock,
-            heads,
-            next,
-            hash: Hash::default(),
-            unsealed: 0,
-            unsealed_since: None,
-            seal_rows: SEAL_ROWS,
-            owed: None,
-            cut: None,
-        };
-        out.hash = first_head(&out.heads)?.hash;
-        let mut sealed = None;
-        let mut at = next.saturating_sub(BACK).max(first);
-        while at < next {
-            let records = out.stream.read_here(at, 1000).map_err(of_stream)?;
-            let Some(last) = records.last() else { break };
-            at = last.seq + 1;
-            for record in records {
-                let Some(link) = Link::read(&record.payload) else {
-                    return Err(Error::unavailable(format!(
-                        "row {} of the audit trail is none of ours",
-                        record.seq
-                    ))
-                    .hint("move the folder of the trail away, so that a new one begins"));
-                };
-                out.hash = link.hash;
-                if link.sort == Sort::Seal {
-                    sealed = Head::of(chain, &link);
-                    (out.unsealed, out.unsealed_since) = (0, None);
-                } else {
-                    out.unsealed += 1;
-                    let time = Timestamp::from_millis(link.time);
-                    out.unsealed_since.get_or_insert(time);
-                }
-            }
-        }
-        let last = out.signer.last();
-        // The key was used and erased, and then the process died.
-        if last.is_some() && last != sealed.as_ref() {
-            let last = last.cloned();
-            match last {
-                Some(head) if head.seq + 1 == out.next && head.hash == out.hash => {
-                    out.owed = Some(head.row().end());
-                }
-                last => {
-                    let to = last.map_or(0, |head| head.seq);
-                    let why = format!(
-                        "the audit trail does not go on where its key stands, after row {to}: rows were removed, or another trail was put in its place"
-                    );
-                    tracing::error!("{why}; run `audit verify`");
-                    out.cut = Some(why);
-                }
-            }
-        }
-        out.write(&mut Vec::new())?;
-        Ok(out)
-    }
-
-    fn run(mut self, mut work: mpsc::Receiver<Work>) {
-        let mut batch = Vec::with_capacity(AT_ONCE);
-        while work.blocking_recv_many(&mut batch, AT_ONCE) > 0 {
-            self.carry_out(&mut batch);
-        }
-    }
-
-    fn carry_out(&mut self, batch: &mut Vec<Work>) {
-        let mut rows = Vec::new();
-        let mut then = Vec::new();
-        for work in batch.drain(..) {
-            match work {
-                Work::Keep { row, durable, kept } => rows.push((row, durable, kept)),
-                other => then.push(other),
-            }
-        }
-        let sync = rows.iter().any(|(_, durable, _)| *durable);
-        let mut plain: Vec<&mut Row> = rows.iter_mut().map(|(row, _, _)| &mut **row).collect();
-        let mut result = self.write(&mut plain);
-        if sync && result.is_ok() {
-            result = self.stream.sync_here().map_err(of_stream);
-        }
-        if let Err(error) = &result {
-            tracing::error!(
-                ?error,
-                rows = rows.len(),
-                "the audit trail cannot be written"
-            );
-        }
-        for (_, _, kept) in rows {
-            if let Some(kept) = kept {
-                let _ = kept.send(result.as_ref().map(|_| ()).map_err(unwritable));
-            }
-        }
-        // Callers have their answers: a seal takes the time of some syncs.
-        if self.unsealed >= self.seal_rows
-            && let Err(error) = self.sign()
-        {
-            tracing::error!(?error, "the audit trail could not be sealed");
-        }
-        for work in then {
-            match work {
-                Work::Flush(answer) => _ = answer.send(()),
-                Work::Seal(answer) => _ = answer.send(self.sign()),
-                Work::Keep { .. } => {}
-            }
-        }
-    }
-
-    /// Writes rows at the end, after the seal that is owed. All of them or none.
-    fn write(&mut self, rows: &mut [&mut Row]) -> Result<()> {
-        let (mut next, mut hash) = (self.next, self.hash);
-        let mut payloads = Vec::with_capacity(rows.len() + 1);
-        if let Some((payload, sealed)) = &self.owed {
-            payloads.push(Bytes::from(payload.clone()));
-            (next, hash) = (next + 1, *sealed);
-        }
-        for row in rows.iter_mut() {
-            row.seq = next;
-            let (payload, made) = encode(&self.subjects, row, &hash)?;
-            payloads.push(payload.into());
-            (next, hash) = (next + 1, made);
-        }
-        if !payloads.is_empty() {
-            let last = self.stream.append_here(&payloads).map_err(of_stream)?;
-            // Only we append, so it has the numbers that the rows were chained with.
-            debug_assert_eq!(last + 1, next);
-        }
-        if self.owed.take().is_some() {
-            (self.unsealed, self.unsealed_since) = (0, None);
-        }
-        self.unsealed += rows.len() as u64;
-        if let Some(first) = rows.first() {
-            self.unsealed_since.get_or_insert(first.time);
-        }
-        (self.next, self.hash) = (next, hash);
-        self.tell();
-        Ok(())
-    }
-
-    fn tell(&self) {
-        let first = self.stream.range().0;
-        self.standing.send_modify(|standing| {
-            standing.seq = self.next - 1;
-            standing.hash = self.hash;
-            standing.first = first;
-            standing.sealed = self.signer.last().cloned();
-            standing.unsealed_since = self.unsealed_since;
-        });
-    }
-
-    /// Signs the chain where it stands.
-    fn sign(&mut self) -> Result<()> {
-        if self.unsealed == 0 && self.owed.is_none() {
-            return Ok(());
-        }
-        if self.owed.is_none() {
-            // What is signed must not be lost any more: its key will not come again.
-            self.stream.sync_here().map_err(of_stream)?;
-            let (clock, now) = (self.clock.clone(), self.clock.now());
-            let head = self
-                .signer
-                .sign(self.next - 1, self.hash, now, |bytes| clock.fill(bytes))?;
-            self.owed = Some(head.row().end());
-        }
-        self.write(&mut [])?;
-        self.stream.sync_here().map_err(of_stream)?;
-        self.keep_head()
-    }
-
-    /// Now and then a head is kept beside the keys: from there on a trail can be verified whose beginning was removed by
-    /// its age.
-    fn keep_head(&mut self) -> Result<()> {
-        let Some(head) = self.signer.last() else {
-            return Ok(());
-        };
-        let fresh = |kept: &Timestamp| head.time.since(*kept) < HEADS_APART;
-        if self.head_kept.as_ref().is_some_and(fresh) {
-            return Ok(());
-        }
-        files::append(&self.heads, &head.line())?;
-        self.head_kept = Some(head.time);
-        Ok(())
-    }
-}
-
-/// The first line of a chain's heads.
-fn first_head(heads: &Path) -> Result<Head> {
-    let text = files::read(heads)?.unwrap_or_default();
-    text.lines().next().and_then(Head::parse).ok_or_else(|| {
-        Error::unavailable(format!(
-            "{} does not begin with the first line of an audit chain",
-            heads.display()
-        ))
-        .hint("restore the keys folder from your backup")
-    })
-}
-
 /// The heads that a trail keeps beside its keys, and the one that was signed last.
 ///
 /// # Errors
@@ -717,68 +454,6 @@ pub fn own_heads(keys: &Path, most: usize) -> Result<Vec<Head>> {
     let mut out = heads_of(&files::read(&keys.join(HEADS))?.unwrap_or_default(), most);
     out.extend(Signer::last_of(&keys.join(EPOCH))?);
     Ok(out)
-}
-
-fn last_head(heads: &Path) -> Result<Option<Head>> {
-    let text = files::read(heads)?.unwrap_or_default();
-    Ok(text.lines().rev().find_map(Head::parse))
-}
-
-/// A row as bytes: personal fields sealed, each with the key of its subject.
-fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec<u8>, Hash)> {
-    let mut sealed = Vec::new();
-    let mut put = |tag: u8, subject: &str, plain: String| -> Result<()> {
-        let field = Personal { tag, plain };
-        sealed.push((tag, subjects.seal(subject, row.seq, &field)?));
-        Ok(())
-    };
-    let is_ours = row.actor_kind == ActorKind::System;
-    let claimed = row.user.as_deref().unwrap_or(&row.actor);
-    // A name that a stranger gives himself gets no key: he could make as many as he likes.
-    let actor = match row.actor_kind {
-        ActorKind::Anonymous if !subjects.knows(claimed) => STRANGER,
-        _ => claimed,
-    };
-    if !is_ours {
-        put(tag::SEALED_ACTOR, actor, row.actor.clone())?;
-    }
-    if let Some(user) = &row.user {
-        put(tag::SEALED_USER, actor, user.clone())?;
-    }
-    if let Some(address) = &row.address {
-        put(tag::SEALED_ADDRESS, actor, address.clone())?;
-    }
-    if let Some(agent) = &row.user_agent {
-        put(tag::SEALED_AGENT, actor, agent.clone())?;
-    }
-    let object = match (row.is_person, &row.name) {
-        // Nor does a name that somebody only asked about, in vain.
-        (true, Some(name)) if row.change.is_none() && !subjects.knows(name) => {
-            Some(STRANGER.to_owned())
-        }
-        (true, Some(name)) => Some(name.clone()),
-        _ => None,
-    };
-    if let (Some(subject), Some(name)) = (&object, &row.name) {
-        put(tag::SEALED_NAME, subject, name.clone())?;
-    }
-    let masked = match row.personal.is_empty() {
-        true => None,
-        false => {
-            let mut masked = row.clone();
-            let values = mask(&mut masked.params, &row.personal);
-            let of = row.about.as_deref();
-            let of = of.filter(|name| is_ours || subjects.knows(name));
-            let subject = object.as_deref().or(of).unwrap_or(actor);
-            put(tag::SEALED_PARAMS, subject, canonical(&values.into()))?;
-            Some(masked)
-        }
-    };
-    let clear = Clear {
-        actor: is_ours,
-        name: !row.is_person,
-    };
-    Ok(format::encode(masked.as_ref().unwrap_or(row), prev, clear, &sealed).end())
 }
 
 #[cfg(test)]
@@ -809,7 +484,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let trail = opened(dir.path()).await;
         let store = Sqlite::open(dir.path().join("store")).unwrap();
-        trail.share(&store).unwrap();
+        trail.share(&store);
         trail
             .keep(Row::default(), Durable::WithChange)
             .await

@@ -106,6 +106,9 @@ pub(super) struct Scan {
     pub(super) damaged: bool,
 }
 
+/// How hard blocks are compressed. Much of them is sealed or hashes: what higher levels gain there is not worth their time.
+const LEVEL: i32 = 1;
+
 /// Looks through the bytes of an open segment.
 pub(super) fn scan(bytes: &[u8], head: &Head) -> Scan {
     let mut scan = Scan {
@@ -205,6 +208,7 @@ pub(super) fn close(
         ..*head
     };
     let mut out = closed.encode().to_vec();
+    let mut packer = zstd::bulk::Compressor::new(LEVEL).map_err(failed)?;
     let mut left = places;
     while !left.is_empty() {
         let mut raw = Vec::with_capacity(BLOCK + 4096);
@@ -218,7 +222,7 @@ pub(super) fn close(
         }
         let (these, rest) = left.split_at(count);
         left = rest;
-        let packed = zstd::bulk::compress(&raw, 3).map_err(failed)?;
+        let packed = packer.compress(&raw).map_err(failed)?;
         let block = Block {
             at: 0,
             packed: u32::try_from(packed.len()).map_err(|e| failed(io::Error::other(e)))?,
