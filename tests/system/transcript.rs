@@ -81,10 +81,13 @@ pub fn life_of_a_vm(stage: &mut Stage) -> Result<()> {
     uptime(on, "web1")?;
     console(on)?;
     // Guests resolve one another by name.
-    on.dvctl(&[
+    let ping = [
         "vm", "exec", "web1", "--", "ping", "-c", "1", "-W", "5", "hello",
-    ])?
-    .ok()?;
+    ];
+    // The agent answers before the guest has its address.
+    until("web1 reaches hello", Duration::from_secs(60), || {
+        Ok((on.dvctl(&ping)?.code == 0).then_some(()))
+    })?;
 
     on.dvctl(&["vm", "shutdown", "web1"])?.ok()?;
     state(on, "web1", "stopped")?;

@@ -312,6 +312,9 @@ fn clock_check() -> Check {
     }
 }
 
+/// So many bytes free are enough, whatever part of the disk they are.
+const ENOUGH: u64 = 10 << 30;
+
 fn disk_check(state: &Path) -> Check {
     let state = state.to_owned();
     Check {
@@ -325,12 +328,13 @@ fn disk_check(state: &Path) -> Check {
                 match stat {
                     Ok(Ok(stat)) => {
                         let free = stat.blocks_available() * 100 / stat.blocks().max(1);
-                        match free {
-                            10.. => Finding::Ok,
-                            _ => Finding::Error(format!(
-                                "{} has only {free} % free: make room",
-                                state.display()
-                            )),
+                        let bytes = stat.blocks_available() * stat.fragment_size();
+                        let said = format!("{} has only {free} % free: make room", state.display());
+                        match (free, bytes) {
+                            (10.., _) => Finding::Ok,
+                            // A tenth of a large disk is room enough for what we write there.
+                            (_, ENOUGH..) => Finding::Warn(said),
+                            _ => Finding::Error(said),
                         }
                     }
                     Ok(Err(e)) => Finding::Error(format!("{}: {e}", state.display())),

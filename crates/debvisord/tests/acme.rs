@@ -198,7 +198,12 @@ struct Provider {
 fn begin(program: &Path, words: &[&str], folder: &Path) -> JoinSet<()> {
     // `env --chdir`, as the two read files beside them.
     let mut run = Run::new("env").args(["--chdir", &folder.display().to_string()]);
-    run = run.args(["PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0"]);
+    // Left to itself it refuses one good nonce in twenty.
+    run = run.args([
+        "PEBBLE_VA_NOSLEEP=1",
+        "PEBBLE_AUTHZREUSE=0",
+        "PEBBLE_WFE_NONCEREJECT=0",
+    ]);
     let run = run.args([program.display().to_string()]);
     let run = run
         .args(words.iter().copied())

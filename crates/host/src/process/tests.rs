@@ -68,13 +68,13 @@ async fn a_timeout_kills_the_whole_group() {
     let mut pids = Vec::new();
     let started = Instant::now();
     let error = sh("sleep 100 & echo $!; echo why >&2; wait")
-        .timeout(Duration::from_millis(300))
+        .timeout(Duration::from_secs(2))
         .lines(|line| pids.push(line.parse::<u32>().unwrap()))
         .await
         .unwrap_err();
     assert!(matches!(error, ProcessError::Timeout { .. }), "{error}");
     assert_eq!(error.said().unwrap().trim(), "why");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(50));
     gone(pids[0]).await;
 }
 

@@ -44,6 +44,8 @@ fn run(program: &str, words: &[&str], folder: &Path) -> Option<Child> {
         .current_dir(folder)
         .env("PEBBLE_VA_NOSLEEP", "1")
         .env("PEBBLE_AUTHZREUSE", "0")
+        // Left to itself it refuses one good nonce in twenty.
+        .env("PEBBLE_WFE_NONCEREJECT", "0")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

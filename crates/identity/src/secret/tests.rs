@@ -289,13 +289,16 @@ impl World {
         let mut folders = vec![self.folder.path().to_owned()];
         let mut files = 0;
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.path().is_dir() {
                     folders.push(entry.path());
                     continue;
                 }
                 files += 1;
-                let bytes = std::fs::read(entry.path()).unwrap();
+                // What is replaced while we look has another name by then, under which it is looked at too.
+                let Ok(bytes) = std::fs::read(entry.path()) else {
+                    continue;
+                };
                 let found = bytes.windows(value.len()).any(|w| w == value.as_bytes());
                 assert!(!found, "{}", entry.path().display());
             }

@@ -393,7 +393,7 @@ async fn a_token_is_renewed_before_half_of_its_life() {
     let Some(bao) = Bao::start().await else {
         return;
     };
-    let short = json!({ "ttl": "6s", "renewable": true, "policies": ["default"] });
+    let short = json!({ "ttl": "12s", "renewable": true, "policies": ["default"] });
     let made = bao.post("auth/token/create", short).await;
     let token = made["auth"]["client_token"].as_str().unwrap();
     let world = world(Arc::new(SystemClock)).await;
@@ -411,7 +411,7 @@ async fn a_token_is_renewed_before_half_of_its_life() {
         .until("let in", || world.backend().token_expires.is_some())
         .await;
     let first = world.backend().token_expires.unwrap();
-    // Twice its life later it is alive: without renewal it would be gone for good.
+    // Renewed well before its end: without that it would be gone for good.
     let later = first.plus(Duration::from_secs(6));
     world
         .until("renewed", || {

@@ -462,8 +462,10 @@ impl Cache {
     }
 
     /// By how much an object would raise what its project uses.
-    pub(crate) fn raise(&self, it: &Counted) -> Amounts {
-        self.0.state.read().tally.raise(it)
+    /// Whether the object, being so, changes what its project uses or how those that count together share it.
+    pub(crate) fn counts_anew(&self, it: &Counted) -> bool {
+        let state = self.0.state.read();
+        state.tally.shifts(it) || !state.tally.raise(it).is_empty()
     }
 
     /// The revision, what the object's project uses then, and by how much the object would raise that.

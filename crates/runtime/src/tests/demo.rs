@@ -512,7 +512,7 @@ pub async fn until(
             deltas.recv().await.unwrap();
         }
     };
-    match tokio::time::timeout(std::time::Duration::from_secs(10), wait).await {
+    match tokio::time::timeout(std::time::Duration::from_secs(60), wait).await {
         Ok(value) => value,
         Err(_) => panic!(
             "{target} never was as wanted: {:?}",

@@ -92,7 +92,7 @@ async fn the_agent_does_what_the_api_stores() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), has_lines)
+    tokio::time::timeout(Duration::from_secs(30), has_lines)
         .await
         .unwrap();
 

@@ -14,7 +14,7 @@
 use super::{Amounts, Counted, LimitRules};
 use crate::Cx;
 use crate::cx::store_error;
-use model::{Error, Result};
+use model::{Error, Result, Uid};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use store::{Expect, Key, Revision, StoreError, Txn};
@@ -46,6 +46,8 @@ struct Taken {
     id: u64,
     /// The guard under which it is written.
     guard: Revision,
+    /// With what it counts together.
+    group: (Key, Uid),
     amounts: Amounts,
     fate: Fate,
 }
@@ -71,7 +73,7 @@ fn guard_key(project: &str) -> Key {
 }
 
 impl Ledger {
-    /// Reserves by how much an object raises the sums of its project. `None` when it raises nothing that is limited.
+    /// Reserves by how much an object raises the sums of its project. `None` when it changes nothing that is limited.
     ///
     /// # Errors
     ///
@@ -80,7 +82,7 @@ impl Ledger {
         let Some(rules) = cx.try_part::<LimitRules>() else {
             return Ok(None);
         };
-        if cx.cache().raise(it).is_empty() {
+        if !cx.cache().counts_anew(it) {
             return Ok(None);
         }
         let project = &*it.project;
@@ -102,6 +104,7 @@ impl Ledger {
                     take_guard(cx, project).await?;
                 }
                 Took::Undecided => decided.await,
+                Took::Behind(at) => cx.cache().reach(at).await?,
                 Took::Full(over) => return Err(too_much(cx, &rules, project, &over)),
             }
         }
@@ -119,6 +122,14 @@ impl Ledger {
         let (seen, total, raise) = cx.cache().room(it);
         book.taken
             .retain(|taken| !matches!(taken.fate, Fate::Stored(at) if at <= seen));
+        // Of what counts together only the most counts, so a write can be measured only when those before it are there.
+        let kin = |taken: &&Taken| taken.group == it.group;
+        if let Some(before) = book.taken.iter().find(kin) {
+            return match before.fate {
+                Fate::Stored(at) => Took::Behind(at),
+                Fate::Open | Fate::Unknown => Took::Undecided,
+            };
+        }
         let mut over = Vec::new();
         let mut fits = true;
         for (word, limit) in limits {
@@ -155,6 +166,7 @@ impl Ledger {
         book.taken.push(Taken {
             id,
             guard,
+            group: it.group.clone(),
             amounts: raise,
             fate: Fate::Open,
         });
@@ -187,7 +199,8 @@ impl Ledger {
                 if let Some(taken) = book.taken.iter_mut().find(|taken| taken.id == held.id) {
                     taken.fate = Fate::Unknown;
                 }
-                lost = true;
+                // Whatever guard is held now: taking it anew settles this one too.
+                book.guard = None;
             }
         }
         if lost && book.guard == Some(held.guard) {
@@ -201,8 +214,10 @@ impl Ledger {
 enum Took {
     Room(Held),
     NoGuard,
-    /// It fits only if something under way comes to nothing.
+    /// It fits only if something under way comes to nothing, or counts together with that.
     Undecided,
+    /// What it counts together with is stored at this revision, which the cache does not have yet.
+    Behind(Revision),
     Full(Vec<Over>),
 }
 

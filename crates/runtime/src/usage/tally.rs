@@ -11,7 +11,7 @@ use store::Key;
 pub(crate) struct Counted {
     pub project: Box<str>,
     /// With which object it counts: its owner in the same project, or itself.
-    group: (Key, Uid),
+    pub group: (Key, Uid),
     key: Key,
     pub amounts: Amounts,
 }
@@ -137,6 +137,17 @@ impl Tally {
         out.sort();
         out.dedup();
         out
+    }
+
+    /// Whether others count together with this object, and it is to take something else than it does now.
+    pub fn shifts(&self, it: &Counted) -> bool {
+        self.groups.get(&it.group).is_some_and(|group| {
+            group.parts.keys().any(|key| *key != it.key)
+                && group
+                    .parts
+                    .get(&it.key)
+                    .is_none_or(|now| *now != it.amounts)
+        })
     }
 
     /// By how much each sum of the project would grow if this object were so.

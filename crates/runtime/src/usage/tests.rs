@@ -158,6 +158,36 @@ async fn who_finds_the_last_room_taken_waits_until_it_is_decided() {
     assert_eq!(error.what, What::Quota(None), "{error:?}");
 }
 
+/// Two parts of one owner that has spoken for room: each fits into it alone, both do not.
+#[tokio::test]
+async fn what_counts_together_is_measured_one_after_the_other() {
+    let cx = process(Memory::new(), &[("lamps", 10)]).await;
+    let uid = Uid::from_parts(1, [1; 10]);
+    let first = (object_key("lamp", Some("default"), "owner"), uid);
+    let of = |name: &str, owner: Option<&(Key, Uid)>, uid: Uid, lamps: u64| {
+        let key = object_key("lamp", Some("default"), name);
+        let amounts = Amounts::from([("lamps".into(), lamps)]);
+        let owner = owner.map(|(key, uid)| (key, *uid));
+        Counted::new(&key, uid, owner, amounts).unwrap()
+    };
+    let part = |n: u8, lamps| {
+        let name = format!("part{n}");
+        of(&name, Some(&first), Uid::from_parts(2, [n; 10]), lamps)
+    };
+    cx.cache().miscount(of("owner", None, uid, 10));
+    for n in [1, 2] {
+        cx.cache().miscount(part(n, 1));
+    }
+    let (one, two) = (part(1, 9), part(2, 9));
+    let held = Ledger::reserve(&cx, &one).await.unwrap().unwrap();
+    let mut waits = std::pin::pin!(Ledger::reserve(&cx, &two));
+    assert!(futures::poll!(&mut waits).is_pending());
+    cx.cache().miscount(one.clone());
+    held.settle(&Ok(cx.revision()));
+    let error = waits.await.err().unwrap();
+    assert_eq!(error.what, What::Quota(None), "{error:?}");
+}
+
 #[tokio::test]
 async fn without_limits_nothing_is_limited_and_everything_is_counted() {
     let cx = start_over(Memory::new(), Arc::default()).await;

@@ -23,13 +23,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Streams of one connection that may be reset before anybody has looked at them.
 const RESETS: usize = 32;
+/// How long who was let in may take to ask for the first time when all are asked to go.
+const FIRST: Duration = Duration::from_secs(1);
 
 /// Answers one request.
 pub(crate) type Answerer =
@@ -142,6 +144,8 @@ struct Pulse {
     /// Milliseconds after `begun` of the last request that was let in, or of its end.
     last: AtomicU64,
     asked: AtomicBool,
+    /// Told when it asks for the first time.
+    came: Notify,
 }
 
 impl Pulse {
@@ -152,11 +156,14 @@ impl Pulse {
             busy: AtomicUsize::new(0),
             last: AtomicU64::new(0),
             asked: AtomicBool::new(false),
+            came: Notify::new(),
         })
     }
 
     fn begins(self: &Arc<Self>) -> Busy {
-        self.asked.store(true, Ordering::Relaxed);
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            self.came.notify_one();
+        }
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy {
             pulse: self.clone(),
@@ -398,6 +405,14 @@ impl Acceptor {
         tokio::pin!(idle);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
+        let closing = async {
+            self.doors.closing.cancelled().await;
+            // hyper hangs up unread on who was accepted and has not asked yet.
+            if !pulse.asked.load(Ordering::Relaxed) {
+                let _ = tokio::time::timeout(FIRST, pulse.came.notified()).await;
+            }
+        };
+        tokio::pin!(closing);
         let mut told = false;
         loop {
             tokio::select! {
@@ -411,7 +426,7 @@ impl Acceptor {
                     connection.as_mut().graceful_shutdown();
                     idle.set(pulse.stops(limits.head * 2));
                 }
-                () = self.doors.closing.cancelled(), if !told => {
+                () = &mut closing, if !told => {
                     told = true;
                     connection.as_mut().graceful_shutdown();
                 }

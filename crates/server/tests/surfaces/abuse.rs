@@ -1,7 +1,7 @@
 //! A hostile or broken peer (heads and bodies that are too large or too slow, TLS 1.2, plain HTTP, a foreign certificate)
 //! is refused or hung up on in time, and takes nothing from others.
 
-use crate::house::{House, limits, told};
+use crate::house::{House, brisk, limits, told};
 use reqwest::Method;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
@@ -41,7 +41,7 @@ async fn until_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> (String, Dura
 
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     let mut stream = tls(&house).await;
     let head = format!(
         "GET /health/live HTTP/1.1\r\nhost: x\r\nx-big: {}\r\n\r\n",
@@ -67,7 +67,7 @@ async fn a_head_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn a_body_that_is_too_large_or_too_slow_is_refused() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     let path = "/api/v1/projects/default/lamps";
     let body = json!({ "metadata": { "name": "a" }, "spec": { "x": "x".repeat(2 << 20) } });
     let (status, problem) = told(
@@ -102,14 +102,14 @@ async fn a_body_that_is_too_large_or_too_slow_is_refused() {
 
 #[tokio::test]
 async fn who_says_nothing_or_dribbles_is_hung_up_on() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     // No handshake at all.
     let mut silent = TcpStream::connect(house.https).await.unwrap();
     let (_, took) = until_closed(&mut silent).await;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
     // A handshake and nothing more.
     let (_, took) = until_closed(&mut tls(&house).await).await;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
     // A head, one byte at a time, without end.
     let (mut reader, mut writer) = tokio::io::split(tls(&house).await);
     let dribble = async {
@@ -127,14 +127,14 @@ async fn who_says_nothing_or_dribbles_is_hung_up_on() {
         () = dribble => Duration::ZERO,
         (_, took) = until_closed(&mut reader) => took,
     };
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
 #[tokio::test]
 async fn one_address_cannot_take_all_connections() {
     let house = House::with(Limits {
         connections_per_address: 3,
-        head: Duration::from_secs(10),
+        head: Duration::from_secs(20),
         ..limits()
     })
     .await;
@@ -145,7 +145,7 @@ async fn one_address_cannot_take_all_connections() {
     let mut fourth = TcpStream::connect(house.https).await.unwrap();
     let (_, took) = until_closed(&mut fourth).await;
     assert!(
-        took < Duration::from_millis(400),
+        took < Duration::from_secs(5),
         "closed before the handshake could time out: {took:?}"
     );
     drop(open);
@@ -220,7 +220,7 @@ async fn a_certificate_of_another_ca_is_no_certificate() {
 
 #[tokio::test]
 async fn plain_http_answers_nothing() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     let mut stream = TcpStream::connect(house.https).await.unwrap();
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -241,7 +241,7 @@ pub async fn says(house: &House, text: &str) -> String {
 /// What two readers could read two ways is how a request is hidden in another one.
 #[tokio::test]
 async fn a_head_with_two_meanings_is_refused() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     let plain = "GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
     let good = says(&house, &format!("{plain}\r\n")).await;
     assert!(good.starts_with("HTTP/1.1 200"), "{good}");
@@ -285,7 +285,7 @@ async fn a_head_with_two_meanings_is_refused() {
 async fn all_addresses_together_cannot_take_more_than_there_is() {
     let few = Limits {
         connections: 2,
-        head: Duration::from_secs(10),
+        head: Duration::from_secs(20),
         ..limits()
     };
     let house = House::with(few).await;
@@ -317,7 +317,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// keep it that is refused.
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed() {
-    let house = House::open().await;
+    let house = House::with(brisk()).await;
     for refused in [false, true] {
         if refused {
             crate::house::rate(&house.cx, &runtime::limit::ANONYMOUS, 1).await;

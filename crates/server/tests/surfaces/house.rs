@@ -62,7 +62,18 @@ pub async fn set(cx: &Cx, known: &runtime::setting::Known, value: Value) {
     cx.submit(op, "test").await.unwrap();
 }
 
+/// Those of a machine that may be busy with something else for a while.
 pub fn limits() -> Limits {
+    Limits {
+        ping: Duration::from_millis(200),
+        drain: Duration::from_millis(200),
+        complete: Duration::from_secs(2),
+        ..Limits::default()
+    }
+}
+
+/// Those that run out while a test looks on.
+pub fn brisk() -> Limits {
     Limits {
         handshake: Duration::from_millis(500),
         head: Duration::from_millis(700),

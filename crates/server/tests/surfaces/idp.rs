@@ -80,7 +80,8 @@ impl Provider {
         let realm = json!({ "metadata": { "name": "corp" }, "spec": { "type": "oidc", "auto_create": true, "oidc": oidc } });
         let (status, made) = house.post("/api/v1/realms", realm).await;
         assert_eq!(status, 201, "{made}");
-        for _ in 0..200 {
+        // Longer than the controller waits before it looks again.
+        for _ in 0..1400 {
             let (_, realm) = house.get("/api/v1/realms/corp").await;
             let known = realm["status"]["conditions"][0]["status"] == "true"
                 || realm["status"]["conditions"][0]["status"] == "True";

@@ -1,9 +1,10 @@
 //! REST over TLS and over the local socket: preconditions, retries, dry runs, pages, actions, versions, login, who gets
 //! what, and a shutdown that loses no request.
 
-use crate::house::{House, request, told};
+use crate::house::{House, limits, request, told};
 use reqwest::Method;
 use serde_json::{Value, json};
+use server::Limits;
 use std::time::Duration;
 
 const LAMPS: &str = "/api/v1/projects/default/lamps";
@@ -433,7 +434,7 @@ async fn who_is_unknown_learns_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), refused)
+    tokio::time::timeout(Duration::from_secs(20), refused)
         .await
         .unwrap();
 }
@@ -527,20 +528,31 @@ async fn the_demo_kind_is_everywhere_without_an_edit() {
 
 #[tokio::test]
 async fn a_shutdown_loses_no_request() {
-    let house = House::open().await;
+    let house = House::with(Limits {
+        drain: Duration::from_secs(3),
+        complete: Duration::from_secs(20),
+        ..limits()
+    })
+    .await;
     house.lamp("a").await;
     let client = house.client.clone();
     let url = house.url("/api/v1/projects/default/lamps/a");
     let ready = house.url("/health/ready");
     let mut asking = tokio::task::JoinSet::new();
+    let (first, mut began) = tokio::sync::mpsc::channel(8);
     for _ in 0..8 {
-        let (client, url) = (client.clone(), url.clone());
+        let (client, url, first) = (client.clone(), url.clone(), first.clone());
         asking.spawn(async move {
             let mut answered = 0u32;
             // Until the door is closed in order: 503, or no new connection.
             loop {
                 match client.get(&url).send().await {
-                    Ok(response) if response.status() == 200 => answered += 1,
+                    Ok(response) if response.status() == 200 => {
+                        answered += 1;
+                        if answered == 1 {
+                            first.send(()).await.unwrap();
+                        }
+                    }
                     Ok(response) => {
                         assert_eq!(response.status(), 503);
                         assert_eq!(response.headers()["retry-after"], "5");
@@ -554,7 +566,9 @@ async fn a_shutdown_loses_no_request() {
             }
         });
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..8 {
+        began.recv().await.unwrap();
+    }
     house.stop.cancel();
     let probed = client.get(&ready).send().await.unwrap();
     assert_eq!(

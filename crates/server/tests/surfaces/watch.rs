@@ -220,7 +220,7 @@ async fn server_sent_events_say_the_same() {
 
 #[tokio::test]
 async fn who_does_not_answer_pings_is_hung_up_on() {
-    let house = House::open().await;
+    let house = House::with(crate::house::brisk()).await;
     let (mut reader, mut writer) = tokio::io::split(tls(&house, house.https, b"http/1.1").await);
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     writer
@@ -229,7 +229,7 @@ async fn who_does_not_answer_pings_is_hung_up_on() {
         .unwrap();
     writer.flush().await.unwrap();
     let mut all = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(5), reader.read_to_end(&mut all)).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), reader.read_to_end(&mut all)).await;
     assert!(ended.is_ok(), "the server hangs up");
     let all = String::from_utf8_lossy(&all);
     assert!(

@@ -5,6 +5,7 @@ use crate::image::{Image, ImageStatus};
 use crate::pool::{Content, Pool};
 use model::{Bytes, Error, Result, Violation};
 use runtime::Draft;
+use serde_json::json;
 
 /// The smallest and the largest disk.
 const LEAST: Bytes = Bytes::mib(1);
@@ -63,13 +64,23 @@ pub(super) fn check(spec: &VolumeSpec, now: Bytes, image: Option<&ImageStatus>) 
 
 /// Admits a volume.
 pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
-    let spec = draft.spec::<Volume>()?;
+    let mut spec = draft.spec::<Volume>()?;
     let project = draft.project().map(str::to_owned);
     let image = spec
         .image
         .as_deref()
         .and_then(|name| draft.cx().follow::<Image>(project.as_deref(), name));
     let mut wrong = Vec::new();
+    if draft.creating()
+        && spec.size.is_none()
+        && let Some(status) = image.as_ref().and_then(|image| image.status.as_ref())
+        && status.virtual_size.0 > 0
+    {
+        // Said now, so that it counts now, and not only when the volume is there.
+        let size = Bytes(status.virtual_size.0.next_multiple_of(512)).max(LEAST);
+        spec.size = Some(size);
+        draft.spec["size"] = json!(size);
+    }
     if draft.creating() {
         if let Some(pool) = draft.cx().get::<Pool>(None, &spec.pool)
             && !pool.spec.content.contains(&Content::Volumes)
@@ -115,7 +126,6 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn says(spec: serde_json::Value, now: Bytes, image: Option<Bytes>) -> String {
         let spec: VolumeSpec = serde_json::from_value(spec).unwrap();
