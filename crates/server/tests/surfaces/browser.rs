@@ -141,7 +141,7 @@ async fn a_site_that_is_listed_may_and_its_neighbours_may_not() {
 
 #[tokio::test]
 async fn a_login_cookie_acts_only_with_the_token_of_its_login() {
-    let house = House::open().await;
+    let house = House::with(crate::house::brisk()).await;
     user(&house, "bob").await;
     user(&house, "eve").await;
     let client = house.stranger();
