@@ -78,6 +78,7 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(rules.clone())
         .part(access)
         .part(identity::quota::part())
+        .part(crate::rates::part())
         .part(people.part())
         .part(pins.clone())
         .part(Arc::new(AuditTrail::new(trail.clone())))

@@ -16,6 +16,7 @@ mod logs;
 mod notify;
 mod offline;
 mod print;
+mod rates;
 mod signals;
 mod syslog;
 

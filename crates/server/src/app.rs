@@ -149,6 +149,11 @@ impl Call {
         perimeter::count(&self.app, &self.peer, &self.actor, class)
     }
 
+    /// Counts an operation on this kind with this verb, when they have a limit of their own.
+    pub(crate) fn count_named(&self, kind: &str, verb: &str) -> Option<Counted> {
+        perimeter::count_named(&self.app, &self.peer, &self.actor, (kind, verb))
+    }
+
     /// The name for the log.
     pub(crate) fn actor_name(&self) -> &str {
         match &self.actor {

@@ -10,21 +10,49 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue};
 use model::{Error, Result};
 use runtime::audit::{Note, RATE_LIMITED};
-use runtime::limit::{Caller, Class, Standing};
+use runtime::limit::{self, Caller, Class, Standing};
 use runtime::{Actor, ActorKind};
 use std::time::{Duration, Instant};
 
 /// Counts one of a class for whoever asks.
 pub(crate) fn count(app: &App, peer: &Peer, actor: &Result<Actor>, class: Class) -> Counted {
-    let Some(caller) = caller(peer, actor) else {
-        return Counted::Free;
-    };
-    let class = match (class, &caller) {
-        (Class::Principal, Who::Nobody(_)) => Class::Anonymous,
-        (class, _) => class,
+    counted(app, peer, actor, &format!("{class:?}"), |who, caller| {
+        let class = match (class, who) {
+            (Class::Principal, Who::Nobody(_)) => Class::Anonymous,
+            (class, _) => class,
+        };
+        Some(app.rates.take(&app.cx, class, caller, since_start()))
+    })
+    .unwrap_or(Counted::Free)
+}
+
+/// Counts one that is about this kind and verb, when they have a limit of their own.
+pub(crate) fn count_named(
+    app: &App,
+    peer: &Peer,
+    actor: &Result<Actor>,
+    (kind, verb): (&str, &str),
+) -> Option<Counted> {
+    let name = format!("{kind}.{verb}");
+    counted(app, peer, actor, &name, |_, caller| {
+        let now = since_start();
+        app.rates.take_named(&app.cx, (kind, verb), caller, now)
+    })
+}
+
+/// What a limiter says of whoever asks; `None` when it has no such limit.
+fn counted(
+    app: &App,
+    peer: &Peer,
+    actor: &Result<Actor>,
+    limit: &str,
+    take: impl FnOnce(&Who<'_>, Caller<'_>) -> Option<Result<limit::Counted, (Error, Standing)>>,
+) -> Option<Counted> {
+    let Some(who) = caller(peer, actor) else {
+        return Some(Counted::Free);
     };
     let uid;
-    let caller = match &caller {
+    let caller = match &who {
         Who::Nobody(Peer::Remote { at, .. }) => Caller::Address(at.ip()),
         Who::Nobody(Peer::Local { uid: who }) => {
             uid = format!("uid{who}@unix");
@@ -32,18 +60,18 @@ pub(crate) fn count(app: &App, peer: &Peer, actor: &Result<Actor>, class: Class)
         }
         Who::Somebody(name) => Caller::Name(name),
     };
-    match app.rates.take(&app.cx, class, caller, since_start()) {
-        Ok(standing) => Counted::Within(standing),
+    Some(match take(&who, caller)? {
+        Ok(within) => Counted::Within(within),
         Err((error, standing)) => {
             let note = match actor {
                 Ok(actor) => Note::by(&RATE_LIMITED, actor),
                 Err(_) => Note::new(&RATE_LIMITED, "refused"),
             };
             let note = note.from(peer.ip()).failed(error.code());
-            runtime::audit::refusal(&app.cx, note.with("limit", format!("{class:?}")));
+            runtime::audit::refusal(&app.cx, note.with("limit", limit));
             Counted::Beyond(error, standing)
         }
-    }
+    })
 }
 
 /// How a request stands with its limit.
@@ -51,7 +79,7 @@ pub(crate) enum Counted {
     /// Nobody counts it.
     Free,
     /// It is let in.
-    Within(Standing),
+    Within(limit::Counted),
     /// It is one too many.
     Beyond(Error, Standing),
 }
@@ -67,8 +95,10 @@ impl Counted {
 
     /// Tells the caller how he stands.
     pub(crate) fn tell(&self, response: &mut Response) {
-        let (Counted::Within(standing) | Counted::Beyond(_, standing)) = self else {
-            return;
+        let (standing, grace) = match self {
+            Counted::Free => return,
+            Counted::Within(within) => (&within.standing, within.grace),
+            Counted::Beyond(_, standing) => (standing, None),
         };
         let headers = response.headers_mut();
         let mut set = |name: &'static str, value: u64| {
@@ -78,6 +108,10 @@ impl Counted {
         set("ratelimit-remaining", standing.remaining.into());
         let seconds = standing.after.as_secs() + 1;
         set("ratelimit-reset", seconds);
+        if let Some(grace) = grace {
+            // Beyond the limit, and let in all the same: so many more are.
+            set("ratelimit-grace", grace.into());
+        }
         if matches!(self, Counted::Beyond(..)) {
             set("retry-after", seconds);
         }

@@ -10,6 +10,7 @@ use crate::{Limits, Listeners, front, graphql, grpc, net, openapi};
 use axum::body::Body;
 use http::Request;
 use model::{Error, Result};
+use runtime::limit::Rates;
 use runtime::{Authority, Cx};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +75,7 @@ impl Builder {
                 checks,
                 metrics: Arc::new(Metrics::default()),
                 tickets: Tickets::new(),
-                rates: Default::default(),
+                rates: Rates::new(&self.cx),
                 sockets: Default::default(),
                 graphql: graphql::schema(&registry)?,
                 openapi: to_bytes(openapi(&registry), "the OpenAPI description")?,

@@ -75,7 +75,7 @@ async fn make(cx: &Cx, target: &ObjectRef, project: model::Uid) -> Result<()> {
             "name": target.name,
             "owner": { "kind": project::KIND.name, "name": target.name, "uid": project },
         },
-        "spec": QuotaSpec::of_new(&target.name),
+        "spec": QuotaSpec::of_new(cx, &target.name),
     });
     let op = Op::Create {
         kind: KIND.name.into(),

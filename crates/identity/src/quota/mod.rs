@@ -112,7 +112,7 @@ impl Limits for Quotas {
     fn limit(&self, cx: &Cx, project: &str, word: &str) -> Option<u64> {
         match cx.get::<Quota>(None, project) {
             Some(quota) => quota.spec.limit(word),
-            None => QuotaSpec::of_new(project).limit(word),
+            None => QuotaSpec::of_new(cx, project).limit(word),
         }
     }
 

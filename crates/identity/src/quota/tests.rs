@@ -83,6 +83,45 @@ async fn each_project_has_one_that_goes_with_it() {
 }
 
 #[tokio::test]
+async fn what_a_new_project_may_use_is_a_setting() {
+    let world = world().await;
+    Engine::start(&world.cx);
+    let shop = quota(&world, "shop", |quota| !quota.is_null()).await;
+    for (name, value) in [
+        ("project-vms", 3),
+        ("project-memory", 8),
+        ("project-networks", 0),
+    ] {
+        let body = json!({ "metadata": { "name": name }, "spec": { "value": value } });
+        let op = Op::Update {
+            target: target("setting", name),
+            body,
+            create: true,
+        };
+        world.cx.submit(op, "test").await.unwrap();
+    }
+    // Before its quota is made the same holds.
+    let limit = |word| Quotas.limit(&world.cx, "lab", word);
+    assert_eq!((limit("vms"), limit("networks")), (Some(3), None));
+    for name in ["lab", "default"] {
+        world
+            .root("project", None, name, json!({}), json!({}))
+            .await
+            .unwrap();
+    }
+    let lab = quota(&world, "lab", |quota| !quota.is_null()).await;
+    assert_eq!(
+        lab["spec"],
+        json!({ "vms": 3, "vcpus": 20, "memory": 8_u64 << 30, "disk": 1000_u64 << 30, "snapshots": 50 })
+    );
+    // The first one has its own, and who is there keeps what he has.
+    let first = quota(&world, "default", |quota| !quota.is_null()).await;
+    assert_eq!(first["spec"]["vms"], 100);
+    let same = quota(&world, "shop", |quota| !quota.is_null()).await;
+    assert_eq!(same["spec"], shop["spec"]);
+}
+
+#[tokio::test]
 async fn what_is_shown_wrongly_is_shown_rightly_again() {
     let world = world().await;
     Engine::start(&world.cx);

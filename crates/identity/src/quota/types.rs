@@ -1,6 +1,11 @@
 //! What a quota wants and is.
 
 use model::{Bytes, Condition};
+use runtime::Cx;
+use runtime::setting::{
+    Known, PROJECT_DISK, PROJECT_MEMORY, PROJECT_NETWORKS, PROJECT_SNAPSHOTS, PROJECT_VCPUS,
+    PROJECT_VMS,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,8 +41,12 @@ pub struct QuotaSpec {
 const GIB: u64 = 1 << 30;
 
 impl QuotaSpec {
-    /// What a project has before somebody says otherwise.
-    pub fn of_new(project: &str) -> QuotaSpec {
+    /// What a project has before somebody says otherwise: what the settings say of new ones, and more for the first one,
+    /// which is made before anybody can set anything.
+    pub fn of_new(cx: &Cx, project: &str) -> QuotaSpec {
+        // 0 stands for no limit.
+        let set = |known: &Known| Some(known.number(cx)).filter(|limit| *limit > 0);
+        let gib = |known: &Known| set(known).map(|gib| Bytes(gib.saturating_mul(GIB)));
         match project {
             crate::project::DEFAULT => QuotaSpec {
                 vms: Some(100),
@@ -47,12 +56,12 @@ impl QuotaSpec {
                 ..QuotaSpec::default()
             },
             _ => QuotaSpec {
-                vms: Some(10),
-                vcpus: Some(20),
-                memory: Some(Bytes(64 * GIB)),
-                disk: Some(Bytes(1000 * GIB)),
-                networks: Some(5),
-                snapshots: Some(50),
+                vms: set(&PROJECT_VMS),
+                vcpus: set(&PROJECT_VCPUS),
+                memory: gib(&PROJECT_MEMORY),
+                disk: gib(&PROJECT_DISK),
+                networks: set(&PROJECT_NETWORKS),
+                snapshots: set(&PROJECT_SNAPSHOTS),
                 more: BTreeMap::new(),
             },
         }

@@ -5,11 +5,13 @@
 //! at most two windows, and when a flood of callers fills its table, new ones share what is left of it. Counts are in
 //! memory only: a restart forgives.
 
+mod mode;
 mod rates;
 
+pub use mode::{Load, MODE, Mode};
 pub use rates::{
-    ANONYMOUS, Class, GRAPHQL_MUTATION, GRAPHQL_QUERY, GRPC, GRPC_CHANGE, PRINCIPAL,
-    PRINCIPAL_BURST, Rates, SETTINGS,
+    ANONYMOUS, Class, Counted, GRAPHQL_MUTATION, GRAPHQL_QUERY, GRPC, GRPC_CHANGE, NamedRate,
+    NamedRates, PRINCIPAL, PRINCIPAL_BURST, Rates, SETTINGS,
 };
 
 use model::{Error, What};

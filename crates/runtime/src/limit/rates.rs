@@ -1,5 +1,6 @@
 //! The limits of this version, each a setting.
 
+use super::mode::{Load, Mode, follow};
 use super::{Caller, Limiter, Rate, Standing};
 use crate::Cx;
 use crate::setting::{Known, Sort};
@@ -68,14 +69,68 @@ pub static SETTINGS: &[&Known] = &[
     &GRPC_CHANGE,
 ];
 
+/// A limit for what is asked of certain kinds. The surface that counts it is told its name by nobody but this table.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedRate {
+    /// The kinds. One that this version does not have may be named.
+    pub kinds: &'static [&'static str],
+    /// The verbs: `list`, `create`, `delete`, an action; all of them when empty.
+    pub verbs: &'static [&'static str],
+    /// How often.
+    pub rate: Rate,
+}
+
+impl NamedRate {
+    fn is_about(&self, kind: &str, verb: &str) -> bool {
+        self.kinds.contains(&kind) && (self.verbs.is_empty() || self.verbs.contains(&verb))
+    }
+}
+
+/// The limits of a process for certain kinds, as a part of it; the first that fits counts.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedRates(pub &'static [NamedRate]);
+
+/// How somebody stands who was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// With the limit as it is set.
+    pub standing: Standing,
+    /// How many more he has before he is refused, when he is beyond his limit already.
+    pub grace: Option<u32>,
+}
+
+/// What is in force.
+#[derive(Clone, Copy, Debug)]
+struct InForce {
+    mode: Mode,
+    /// What is left of limits.
+    share: f64,
+    rates: [Rate; 6],
+}
+
 /// All limits of one process, with their counts.
-#[derive(Default)]
 pub struct Rates {
     limiters: [Limiter; 6],
-    read: Mutex<Option<(Duration, Arc<[Rate; 6]>)>>,
+    named: Vec<(NamedRate, Limiter)>,
+    pub(super) load: Arc<Load>,
+    read: Mutex<Option<(Duration, Arc<InForce>)>>,
 }
 
 impl Rates {
+    /// Those of this process, which is measured from now on.
+    pub fn new(cx: &Cx) -> Rates {
+        let load = Arc::new(Load::default());
+        follow(load.clone(), cx);
+        let named = cx.try_part::<NamedRates>();
+        let named = named.iter().flat_map(|part| part.0.iter().copied());
+        Rates {
+            limiters: Default::default(),
+            named: named.map(|row| (row, Limiter::default())).collect(),
+            load,
+            read: Mutex::default(),
+        }
+    }
+
     /// Counts one; `now` is a clock that goes forward.
     ///
     /// # Errors
@@ -86,34 +141,95 @@ impl Rates {
         class: Class,
         caller: Caller<'_>,
         now: Duration,
-    ) -> Result<Standing, (Error, Standing)> {
-        let rate = self.rates(cx, now)[class as usize];
-        self.limiters[class as usize]
-            .take(rate, caller, now)
-            .map_err(|standing| (standing.refusal(class.word()), standing))
+    ) -> Result<Counted, (Error, Standing)> {
+        let force = self.in_force(cx, now);
+        let limiter = &self.limiters[class as usize];
+        // A stranger has done nothing to be given more.
+        let known = class != Class::Anonymous;
+        count(
+            limiter,
+            force.rates[class as usize],
+            &force,
+            known,
+            caller,
+            now,
+        )
+        .map_err(|standing| (standing.refusal(class.word()), standing))
+    }
+
+    /// Counts one that is about this kind and verb, when there is a limit for them.
+    ///
+    /// # Errors
+    /// The refusal, and how he stands, when it is one too many.
+    pub fn take_named(
+        &self,
+        cx: &Cx,
+        (kind, verb): (&str, &str),
+        caller: Caller<'_>,
+        now: Duration,
+    ) -> Option<Result<Counted, (Error, Standing)>> {
+        let (row, limiter) = self
+            .named
+            .iter()
+            .find(|(row, _)| row.is_about(kind, verb))?;
+        let force = self.in_force(cx, now);
+        let rate = force.mode.of(row.rate, force.share);
+        let counted = count(limiter, rate, &force, true, caller, now);
+        let what = format!("calls of this user for {}", row.kinds.join(", "));
+        Some(counted.map_err(|standing| (standing.refusal(&what), standing)))
     }
 
     /// What is in force, read once a second: a request must not pay for it.
-    fn rates(&self, cx: &Cx, now: Duration) -> Arc<[Rate; 6]> {
+    fn in_force(&self, cx: &Cx, now: Duration) -> Arc<InForce> {
         let mut read = self.read.lock();
         match &*read {
-            Some((at, rates)) if now.saturating_sub(*at) < TRUST => rates.clone(),
+            Some((at, force)) if now.saturating_sub(*at) < TRUST => force.clone(),
             _ => {
                 let number = |known: &Known| u32::try_from(known.number(cx)).unwrap_or(u32::MAX);
                 let minute = |known: &Known| Rate::per_minute(number(known));
-                let rates = Arc::new([
+                let (mode, share) = (Mode::now(cx), self.load.share());
+                let rates = [
                     minute(&ANONYMOUS),
                     minute(&PRINCIPAL).burst(number(&PRINCIPAL_BURST)),
                     minute(&GRAPHQL_QUERY),
                     minute(&GRAPHQL_MUTATION),
                     minute(&GRPC),
                     minute(&GRPC_CHANGE),
-                ]);
-                *read = Some((now, rates.clone()));
-                rates
+                ];
+                let force = Arc::new(InForce {
+                    mode,
+                    share,
+                    rates: rates.map(|rate| mode.of(rate, share)),
+                });
+                *read = Some((now, force.clone()));
+                force
             }
         }
     }
+}
+
+/// How much of a limit comes on top in the mode `graceful`.
+const GRACE: f64 = 1.2;
+
+fn count(
+    limiter: &Limiter,
+    rate: Rate,
+    force: &InForce,
+    known: bool,
+    caller: Caller<'_>,
+    now: Duration,
+) -> Result<Counted, Standing> {
+    if force.mode != Mode::Graceful || !known {
+        let standing = limiter.take(rate, caller, now)?;
+        let grace = None;
+        return Ok(Counted { standing, grace });
+    }
+    let beyond = limiter.look(rate, caller, now).remaining == 0;
+    let more = limiter.take(rate.scaled(GRACE), caller, now)?;
+    Ok(Counted {
+        standing: limiter.look(rate, caller, now),
+        grace: beyond.then_some(more.remaining),
+    })
 }
 
 impl Class {

@@ -120,3 +120,138 @@ fn a_refusal_says_how_long() {
     assert_eq!(error.status(), 429);
     assert!(error.to_string().contains("too many logins"), "{error}");
 }
+
+#[test]
+fn a_busy_process_gives_less_and_never_nothing() {
+    let load = Load::default();
+    assert_eq!(load.share(), 1.0);
+    for _ in 0..40 {
+        load.saw(Duration::from_millis(15));
+    }
+    assert_eq!(load.share(), 1.0, "as late as any process is");
+    load.saw(Duration::from_secs(3600));
+    assert!(load.share() > 0.25, "once is not busy");
+    let mut shares = Vec::new();
+    for _ in 0..40 {
+        load.saw(Duration::from_millis(300));
+        shares.push(load.share());
+    }
+    let half = *shares.last().unwrap();
+    assert!((0.5..0.6).contains(&half), "{half}");
+    for _ in 0..40 {
+        load.saw(Duration::from_secs(5));
+    }
+    assert_eq!(load.share(), 0.25);
+    for _ in 0..60 {
+        load.saw(Duration::ZERO);
+    }
+    assert_eq!(load.share(), 1.0, "it recovers");
+    let rate = Rate::per_minute(1200).burst(100);
+    assert_eq!(
+        Mode::Adaptive.of(rate, 0.25),
+        Rate::per_minute(300).burst(25)
+    );
+    assert_eq!(Mode::Strict.of(rate, 0.25), rate);
+    assert_eq!(Mode::Adaptive.of(Rate::per_minute(1), 0.25).most, 1);
+}
+
+/// A process with these settings, and its limits.
+async fn rates(settings: &[(&'static str, serde_json::Value)]) -> (crate::Cx, Rates) {
+    static ROWS: &[NamedRate] = &[
+        NamedRate {
+            kinds: &["lamp"],
+            verbs: &["list"],
+            rate: Rate::per_minute(600).burst(10),
+        },
+        NamedRate {
+            kinds: &["lamp", "shade"],
+            verbs: &[],
+            rate: Rate::per_minute(2),
+        },
+    ];
+    let registry = crate::Registry::new(&[crate::SUBSYSTEMS]).unwrap();
+    let cx = crate::CxBuilder::new(registry, store::Memory::new())
+        .part(std::sync::Arc::new(NamedRates(ROWS)))
+        .build()
+        .await
+        .unwrap();
+    for (name, value) in settings {
+        let body = serde_json::json!({ "metadata": { "name": name }, "spec": { "value": value } });
+        let kind = "setting".to_owned();
+        let project = None;
+        let op = crate::Op::Create {
+            kind,
+            project,
+            body,
+        };
+        cx.submit(op, "test").await.unwrap();
+    }
+    let rates = Rates::new(&cx);
+    (cx, rates)
+}
+
+#[tokio::test]
+async fn who_is_known_has_a_fifth_more_in_graceful_mode_and_is_told() {
+    let (cx, rates) = rates(&[
+        ("limit-mode", "graceful".into()),
+        ("limit-graphql-queries", 10.into()),
+        ("limit-anonymous", 10.into()),
+    ])
+    .await;
+    let ann = Caller::Name("ann");
+    let take = || rates.take(&cx, Class::GraphQlQuery, ann, at(0));
+    for left in (0..10).rev() {
+        let counted = take().unwrap();
+        let standing = counted.standing;
+        assert_eq!((standing.limit, standing.remaining), (10, left));
+        assert_eq!(counted.grace, None);
+    }
+    for left in [1, 0] {
+        let counted = take().unwrap();
+        assert_eq!((counted.standing.remaining, counted.grace), (0, Some(left)));
+    }
+    take().unwrap_err();
+    let stranger = || rates.take(&cx, Class::Anonymous, from("192.0.2.1"), at(0));
+    for _ in 0..10 {
+        stranger().unwrap();
+    }
+    stranger().unwrap_err();
+}
+
+#[tokio::test]
+async fn in_adaptive_mode_limits_follow_the_load() {
+    let (cx, rates) = rates(&[
+        ("limit-mode", "adaptive".into()),
+        ("limit-graphql-queries", 40.into()),
+    ])
+    .await;
+    let most = |name: &str, ms: u64| {
+        let take = || rates.take(&cx, Class::GraphQlQuery, Caller::Name(name), at(ms));
+        (0..100).take_while(|_| take().is_ok()).count()
+    };
+    assert_eq!(most("calm", 0), 40);
+    for _ in 0..40 {
+        rates.load.saw(Duration::from_secs(5));
+    }
+    // What was read of settings is taken for a second.
+    assert_eq!(most("busy", 1000), 10);
+}
+
+#[tokio::test]
+async fn certain_kinds_and_verbs_have_limits_of_their_own() {
+    let (cx, rates) = rates(&[]).await;
+    let take = |kind: &str, verb: &str| {
+        let taken = rates.take_named(&cx, (kind, verb), Caller::Name("ann"), at(0));
+        taken.map(|taken| taken.map_err(|(error, _)| error))
+    };
+    for _ in 0..10 {
+        assert!(take("lamp", "list").unwrap().is_ok());
+    }
+    assert!(take("lamp", "list").unwrap().is_err());
+    // The two of a row are counted together.
+    assert!(take("lamp", "delete").unwrap().is_ok());
+    assert!(take("shade", "list").unwrap().is_ok());
+    let refused = take("shade", "create").unwrap().unwrap_err();
+    assert!(refused.to_string().contains("lamp, shade"), "{refused}");
+    assert!(take("tree", "list").is_none());
+}

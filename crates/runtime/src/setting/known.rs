@@ -1,6 +1,6 @@
 //! The settings of this version: name, meaning, type, default and range; and how they are read.
 
-use super::{Setting, SettingSpec, SettingStatus, login};
+use super::{Setting, SettingSpec, SettingStatus, login, project};
 use crate::{Cx, limit};
 use model::{Error, Result};
 use serde_json::{Value, json};
@@ -252,12 +252,19 @@ pub static KNOWN: &[&Known] = &[
     &limit::GRAPHQL_QUERY,
     &limit::GRPC,
     &limit::GRPC_CHANGE,
+    &limit::MODE,
     &limit::PRINCIPAL,
     &limit::PRINCIPAL_BURST,
     &LOG_LEVEL,
     &NODE_TIMEOUT,
     &login::PANEL_HOST,
     &login::PANEL_ORIGINS,
+    &project::PROJECT_DISK,
+    &project::PROJECT_MEMORY,
+    &project::PROJECT_NETWORKS,
+    &project::PROJECT_SNAPSHOTS,
+    &project::PROJECT_VCPUS,
+    &project::PROJECT_VMS,
     &SLOW_READ,
     &login::SMTP_CA,
     &login::SMTP_FROM,

@@ -6,6 +6,7 @@ mod flag;
 mod history;
 mod known;
 mod login;
+mod project;
 
 pub use flag::{FLAGS, Flag, FlagKnown, FlagSpec, FlagStatus, LOG_REQUESTS, in_rollout};
 pub use history::Changed;
@@ -17,6 +18,9 @@ pub use known::{
 pub use login::{
     BREACHED_PASSWORDS, GEOIP_FILE, PANEL_HOST, PANEL_ORIGINS, SMTP_CA, SMTP_FROM, SMTP_SECRET,
     SMTP_SERVER, SMTP_USER, WEBAUTHN_ATTESTATION, WEBAUTHN_ROOTS,
+};
+pub use project::{
+    PROJECT_DISK, PROJECT_MEMORY, PROJECT_NETWORKS, PROJECT_SNAPSHOTS, PROJECT_VCPUS, PROJECT_VMS,
 };
 
 pub(crate) static FLAG: &Subsystem = &flag::SUBSYSTEM;

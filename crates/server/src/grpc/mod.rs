@@ -16,7 +16,9 @@ use axum::body::Body;
 use futures::FutureExt;
 use http::Request;
 use model::{Error, Result};
+use parking_lot::Mutex;
 use prost::Message;
+use runtime::Op;
 use runtime::limit::Class;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -75,23 +77,40 @@ pub(crate) fn service(app: Arc<App>) -> Result<Answerer> {
     }))
 }
 
-/// Each call counts as a request, as a call, and, when it changes something, as a change; the narrowest says how it stands.
+/// How a call stands with the narrowest limit that has counted it, filled in where it is known what it asks for.
+type Told = Arc<Mutex<Counted>>;
+
+/// Counts a call as a request and, unless it is one of `Resources`, as a call: what those ask for is known only when they
+/// are read.
 fn count(call: &Call, path: &str) -> Counted {
-    const READS: [&str; 3] = ["Get", "List", "Watch"];
-    let method = path.strip_prefix("/debvisor.v1.Resources/");
-    let mut counted = call.count(Class::Principal);
-    for (class, counts) in [
-        (Class::Grpc, true),
-        (
-            Class::GrpcChange,
-            method.is_some_and(|m| !READS.contains(&m)),
-        ),
-    ] {
-        if counts && counted.admitted().is_ok() {
-            counted = call.count(class);
-        }
+    let counted = call.count(Class::Principal);
+    match counted.admitted().is_ok() && !path.starts_with("/debvisor.v1.Resources/") {
+        true => call.count(Class::Grpc),
+        false => counted,
     }
-    counted
+}
+
+/// Counts what a call asks for: by the limit of its kind and verb when they have one, else as a call and, when it changes
+/// something, as a change.
+fn count_op(call: &Call, op: &Op) -> Counted {
+    let (verb, reads) = match op {
+        Op::Get { .. } => ("get", true),
+        Op::List { .. } => ("list", true),
+        Op::Watch { .. } => ("watch", true),
+        Op::Stream { stream, .. } => (&**stream, true),
+        Op::Create { .. } => ("create", false),
+        Op::Update { .. } | Op::Patch { .. } => ("update", false),
+        Op::Delete { .. } => ("delete", false),
+        Op::Act { verb, .. } | Op::Batch { verb, .. } => (&**verb, false),
+    };
+    if let Some(counted) = call.count_named(op.kind(), verb) {
+        return counted;
+    }
+    let counted = call.count(Class::Grpc);
+    match counted.admitted().is_ok() && !reads {
+        true => call.count(Class::GrpcChange),
+        false => counted,
+    }
 }
 
 async fn answer(
@@ -112,11 +131,13 @@ async fn answer(
     let known = counted
         .admitted()
         .and_then(|()| call.need("registry", "read"));
+    let told: Told = Arc::new(Mutex::new(counted));
     let from = call.peer.ip();
     let mut response = match known {
         Err(error) => convert::status(&error, &id).into_http(),
         Ok(_) => {
             request.extensions_mut().insert(call);
+            request.extensions_mut().insert(told.clone());
             let span = tracing::info_span!(
                 "asked",
                 request_id = id,
@@ -134,7 +155,7 @@ async fn answer(
             }
         }
     };
-    counted.tell(&mut response);
+    told.lock().tell(&mut response);
     front::mark(&mut response, &id, &trace);
     let took = begun.elapsed();
     let code = response

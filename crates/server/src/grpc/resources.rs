@@ -6,6 +6,7 @@ use super::v1::{
     ActRequest, Batch, CreateRequest, DeleteReply, DeleteRequest, GetRequest, Key, ListReply,
     ListRequest, Object, PatchRequest, UpdateRequest, WatchEvent, WatchRequest, resources_server,
 };
+use super::{Told, count_op};
 use crate::app::Call;
 use crate::watch::parse_revision;
 use futures::StreamExt;
@@ -21,6 +22,7 @@ pub(super) struct Resources;
 /// One call, taken apart.
 struct Asked<T> {
     call: Call,
+    told: Option<Told>,
     if_match: Option<String>,
     idempotency: Option<String>,
     body: T,
@@ -41,6 +43,7 @@ fn take<T>(request: Request<T>) -> Result<Asked<T>, Status> {
     Ok(Asked {
         if_match: text(&metadata, "if-match").map(|v| v.trim_matches('"').to_owned()),
         idempotency: text(&metadata, "idempotency-key"),
+        told: extensions.get().cloned(),
         call,
         body,
     })
@@ -66,12 +69,23 @@ impl<T> Asked<T> {
     }
 
     async fn run_with(&self, op: Op, dry_run: bool, force: bool) -> Result<Answer> {
+        self.count(&op)?;
         let mut request = self.call.request(op)?;
         request.force = force;
         request.if_match.clone_from(&self.if_match);
         request.idempotency.clone_from(&self.idempotency);
         request.dry_run = dry_run;
         self.call.carry_out(request).await
+    }
+
+    /// Counts what is asked for, and lets the answer say how it stands.
+    fn count(&self, op: &Op) -> Result<()> {
+        let counted = count_op(&self.call, op);
+        let admitted = counted.admitted();
+        if let Some(told) = &self.told {
+            *told.lock() = counted;
+        }
+        admitted
     }
 
     fn reply<R>(&self, outcome: Result<R>) -> Result<Response<R>, Status> {
@@ -282,6 +296,7 @@ impl resources_server::Resources for Resources {
                     .map(parse_revision)
                     .transpose()?,
             };
+            asked.count(&op)?;
             let admitted = asked.call.admit(asked.call.request(op)?, None)?;
             asked.call.watch(&admitted)
         };

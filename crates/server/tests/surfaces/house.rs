@@ -100,9 +100,24 @@ impl House {
         House::over(registry, limits, store::Memory::new()).await
     }
 
+    /// With limits for certain kinds.
+    pub async fn with_part(part: Arc<runtime::limit::NamedRates>) -> House {
+        House::made(registry(), limits(), store::Memory::new(), part).await
+    }
+
     /// The same over this store.
-    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
     pub async fn over(registry: Registry, limits: Limits, store: Arc<dyn store::Store>) -> House {
+        let none = Arc::new(runtime::limit::NamedRates(&[]));
+        House::made(registry, limits, store, none).await
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "the test holds the handle")]
+    async fn made(
+        registry: Registry,
+        limits: Limits,
+        store: Arc<dyn store::Store>,
+        rates: Arc<runtime::limit::NamedRates>,
+    ) -> House {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::Builder::new()
             .prefix("server-")
@@ -132,6 +147,7 @@ impl House {
             .part(rules.clone())
             .part(access)
             .part(identity::quota::part())
+            .part(rates)
             .part(people.part())
             .part(file)
             .part(Arc::new(identity::realm::oidc::Providers::default()))

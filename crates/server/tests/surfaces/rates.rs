@@ -2,12 +2,12 @@
 //! local socket is not counted.
 
 use crate::grpc::key;
-use crate::house::{House, rate, told};
+use crate::house::{House, rate, set, told};
 use reqwest::Method;
 use runtime::limit;
 use serde_json::json;
 use server::grpc_v1::resources_client::ResourcesClient;
-use server::grpc_v1::{DeleteRequest, GetRequest};
+use server::grpc_v1::{DeleteRequest, GetRequest, ListRequest};
 use std::sync::Arc;
 use tonic::Code;
 
@@ -168,4 +168,58 @@ async fn each_change_of_one_mutation_counts() {
     let limited = |row: &&runtime::audit::Row| row.action == runtime::audit::RATE_LIMITED.action;
     let row = rows.iter().find(limited).unwrap();
     assert_eq!(row.params, json!({ "limit": "GraphQlMutation" }), "{row:?}");
+}
+
+#[tokio::test]
+async fn who_is_known_is_warned_before_he_is_refused_in_graceful_mode() {
+    let house = Arc::new(House::open().await);
+    set(&house.cx, &limit::MODE, json!("graceful")).await;
+    rate(&house.cx, &limit::GRPC_CHANGE, 5).await;
+    let mut grpc = ResourcesClient::new(house.channel().await);
+    let delete = DeleteRequest {
+        key: key("none"),
+        ..DeleteRequest::default()
+    };
+    for n in 0..6 {
+        let refused = grpc.delete(delete.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+        let grace = refused
+            .metadata()
+            .get("ratelimit-grace")
+            .map(|v| v.to_str().unwrap());
+        assert_eq!(grace, (n == 5).then_some("0"), "call {n}");
+    }
+    let refused = grpc.delete(delete).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.metadata().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_kind_with_a_limit_of_its_own_has_it_over_grpc_and_no_other() {
+    static ROWS: &[limit::NamedRate] = &[limit::NamedRate {
+        kinds: &["lamp"],
+        verbs: &["list"],
+        rate: limit::Rate::per_minute(3),
+    }];
+    let house = Arc::new(House::with_part(Arc::new(limit::NamedRates(ROWS))).await);
+    // The general one is narrower, and does not count here.
+    rate(&house.cx, &limit::GRPC, 1).await;
+    let mut grpc = ResourcesClient::new(house.channel().await);
+    let list = ListRequest {
+        kind: "lamp".into(),
+        project: "default".into(),
+        ..ListRequest::default()
+    };
+    for left in ["2", "1", "0"] {
+        let listed = grpc.list(list.clone()).await.unwrap();
+        assert_eq!(listed.metadata().get("ratelimit-remaining").unwrap(), left);
+    }
+    let refused = grpc.list(list).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let get = || GetRequest { key: key("none") };
+    assert_eq!(grpc.get(get()).await.unwrap_err().code(), Code::NotFound);
+    let refused = grpc.get(get()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    let (status, lamps) = house.get("/api/v1/projects/default/lamps").await;
+    assert_eq!(status, 200, "{lamps}");
 }
