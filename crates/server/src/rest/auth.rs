@@ -25,24 +25,8 @@ pub(super) async fn answer(call: &Call, step: String, request: Request<Body>) ->
     };
     let (parts, body) = request.into_parts();
     let body = match parts.method {
-        Method::GET => {
-            let params = Params::any(&parts.uri)?;
-            let pairs = params.pairs().iter().cloned();
-            Value::Object(
-                pairs
-                    .map(|(name, value)| (name, Value::String(value)))
-                    .collect::<Map<_, _>>(),
-            )
-        }
-        _ if is_form(&parts.headers) => {
-            let pairs = form(call, body).await?;
-            Value::Object(
-                pairs
-                    .into_iter()
-                    .map(|(name, value)| (name, Value::String(value)))
-                    .collect::<Map<_, _>>(),
-            )
-        }
+        Method::GET => texts(Params::any(&parts.uri)?.pairs().iter().cloned()),
+        _ if is_form(&parts.headers) => texts(form(call, body).await?),
         _ => read_json(call, &parts.headers, body, &["application/json"]).await?,
     };
     let agent = parts.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
@@ -69,6 +53,12 @@ pub(super) async fn answer(call: &Call, step: String, request: Request<Body>) ->
         .await
         .map_err(|e| Error::internal("the step broke off").because(e))??;
     Ok(response(said))
+}
+
+/// Pairs as an object, all of whose fields are texts; of two with one name the last.
+fn texts(pairs: impl IntoIterator<Item = (String, String)>) -> Value {
+    let text = |(name, value)| (name, Value::String(value));
+    Value::Object(pairs.into_iter().map(text).collect::<Map<_, _>>())
 }
 
 /// Whether the body is a form of another program, as providers send it. What a browser sends has an origin, or says where

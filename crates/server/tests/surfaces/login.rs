@@ -234,6 +234,47 @@ async fn tokens_are_traded_once_and_a_second_time_ends_the_session() {
 }
 
 #[tokio::test]
+async fn each_step_that_is_described_is_there() {
+    let house = House::open().await;
+    let described = server::openapi(house.cx.registry());
+    let paths = described["paths"].as_object().unwrap();
+    let steps: Vec<&str> = paths
+        .iter()
+        .filter(|(_, item)| item.get("post").is_some())
+        .filter_map(|(path, _)| path.strip_prefix("/api/v1/auth/"))
+        .collect();
+    for step in [
+        "login",
+        "mfa/begin",
+        "factors/remove",
+        "access/who-can",
+        "oidc/finish",
+    ] {
+        assert!(steps.contains(&step), "{step} in {steps:?}");
+    }
+    for step in steps {
+        let (status, problem) = say(&house, step, json!({})).await;
+        let unknown = problem["detail"].as_str().unwrap_or_default();
+        assert!(
+            status != 405 && !unknown.contains("there is no step"),
+            "{step}: {problem}"
+        );
+        assert!(
+            !unknown.contains("there is no question"),
+            "{step}: {problem}"
+        );
+    }
+    // What must be there is asked for, and by that name.
+    for step in ["login", "refresh", "code", "first", "reset", "forgot"] {
+        let schema = "/post/requestBody/content/application~1json/schema/required/0";
+        let must = paths[&format!("/api/v1/auth/{step}")].pointer(schema);
+        let (status, problem) = say(&house, step, json!({})).await;
+        assert_eq!(status, 422, "{step}: {problem}");
+        assert_eq!(Some(&problem["violations"][0]["field"]), must, "{step}");
+    }
+}
+
+#[tokio::test]
 async fn two_authorization_headers_are_refused() {
     let house = House::open().await;
     let me = user(&house, "bob").await;
