@@ -2,7 +2,7 @@
 //! keys that ended long ago.
 
 use super::types::{ApiKeyStatus, State};
-use super::{ApiKey, KIND, fresh, policy, rules, target};
+use super::{ApiKey, KIND, fresh, hook, policy, rules, target};
 use crate::mail;
 use crate::user::User;
 use futures::future::BoxFuture;
@@ -33,6 +33,13 @@ impl Controller for ApiKeyController {
             let was = object.status.as_ref().map(|status| status.state);
             let target = target(&object.metadata.name);
             if was != Some(state) {
+                let message = |event: &str| {
+                    json!({
+                        "event": event, "time": now, "key": object.metadata.name,
+                        "owner": object.spec.owner, "expires": object.spec.expires,
+                        "auto_rotate": object.spec.auto_rotate,
+                    })
+                };
                 match state {
                     State::Expiring => {
                         let text = "ends within 14 days: dvctl api-key rotate";
@@ -43,10 +50,12 @@ impl Controller for ApiKeyController {
                                 format!("Your API key `{0}` {text} {0}\n", object.metadata.name);
                             mail::warn(cx, &owner, "An API key ends soon", letter);
                         }
+                        hook::warn(cx, message("api-key.expiring"));
                     }
                     State::Expired => {
                         cx.event(&target, "api-key.expired", "has ended", Severity::Warning)
                             .await;
+                        hook::warn(cx, message("api-key.expired"));
                     }
                     _ => {}
                 }

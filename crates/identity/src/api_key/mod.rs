@@ -12,6 +12,9 @@
 //! again.
 
 mod controller;
+mod hook;
+#[cfg(test)]
+mod hook_tests;
 mod keys;
 pub mod policy;
 #[cfg(test)]

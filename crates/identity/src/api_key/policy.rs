@@ -6,7 +6,7 @@
 //! what the hourly look at each key does by itself, so that doing it again changes nothing.
 
 use super::types::{ApiKeySpec, State};
-use super::{ApiKey, KIND as KEY, rules, target};
+use super::{ApiKey, KIND as KEY, hook, rules, target};
 use futures::future::BoxFuture;
 use model::{
     Action, Column, Condition, Danger, Error, Kind, Resource, Result, Scope, StreamKind, Timestamp,
@@ -14,8 +14,8 @@ use model::{
 };
 use parking_lot::Mutex;
 use runtime::{
-    Controller, Cx, Key, Next, Op, Place, Proc, Row, Run, Seat, StreamIo, StreamRequest, Subsystem,
-    Watch, normal, nothing_to_admit,
+    Controller, Cx, Draft, Key, Next, Op, Place, Proc, Row, Run, Seat, StreamIo, StreamRequest,
+    Subsystem, Watch, normal,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,7 @@ pub static KIND: Kind = Kind {
         Column::new("next-end", "status.next_end"),
         Column::new("overlap-hours", "spec.overlap_hours").wide(),
         Column::new("approval", "spec.approval").wide(),
+        Column::new("webhook", "spec.webhook.url").wide(),
     ],
     actions: &[
         action(
@@ -75,6 +76,17 @@ pub static KIND: Kind = Kind {
             "rotated-due",
             &["dvctl api-key auto-rotate --yes"],
         ),
+        Action {
+            verb: "test",
+            doc: "Posts a test message to the webhook, and says whether it is taken.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::empty,
+            claims: &[],
+            deadline: 120,
+            event: "tested",
+            examples: &["dvctl api-key-policy test default"],
+        },
     ],
     streams: &[StreamKind {
         name: "check-expiring",
@@ -88,6 +100,7 @@ pub static KIND: Kind = Kind {
         "dvctl api-key check-expiring --days 30",
         "dvctl api-key-policy set default --overlap-hours 24",
         "dvctl api-key-policy set default --approval",
+        "dvctl api-key-policy set default --webhook url=https://ops.example.org/keys,secret=default/key-hook",
     ],
 };
 
@@ -124,6 +137,25 @@ pub struct ApiKeyPolicySpec {
     /// `auto-rotate`, or `rotate` of the key, is asked for.
     #[serde(default)]
     pub approval: bool,
+    /// Where it is posted that a key ends soon, or has ended; nowhere when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
+}
+
+/// Where messages are posted, signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// Its address: `https`, or `http` on this machine.
+    #[schemars(length(min = 1, max = 500))]
+    pub url: String,
+    /// The secret, as `project/name`, that messages are signed with: at least 32 bytes that the receiver knows, too.
+    #[schemars(length(max = 130), extend("x-ref" = "secret"))]
+    pub secret: String,
+    /// A certificate authority (PEM) that the receiver may be known by besides those that this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100_000))]
+    pub ca: Option<String>,
 }
 
 fn overlap() -> u32 {
@@ -135,6 +167,7 @@ impl Default for ApiKeyPolicySpec {
         ApiKeyPolicySpec {
             overlap_hours: overlap(),
             approval: false,
+            webhook: None,
         }
     }
 }
@@ -183,7 +216,7 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     place: Place::Api,
     seat: Seat::Api,
     normal: normal::<ApiKeyPolicy>,
-    admit: nothing_to_admit,
+    admit,
     runs: &[
         (
             "cleanup",
@@ -197,12 +230,24 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
                 Box::pin(async move { proc.step("rotate", || auto_rotate(&proc)).await })
             }),
         ),
+        (
+            "test",
+            Run::Procedure(|proc| Box::pin(async move { proc.step("post", || test(&proc)).await })),
+        ),
     ],
     undos: &[],
     streams: &[("check-expiring", check_expiring)],
     finalizes: false,
     controllers: |_| vec![Arc::new(Counter::default())],
 };
+
+fn admit(draft: &mut Draft<'_>) -> Result<()> {
+    let old = draft.old_spec::<ApiKeyPolicy>()?;
+    match &draft.spec::<ApiKeyPolicy>()?.webhook {
+        Some(webhook) => hook::check(draft, webhook, old.and_then(|old| old.webhook).as_ref()),
+        None => Ok(()),
+    }
+}
 
 /// Makes the object. The `api` role calls it at start.
 ///
@@ -279,6 +324,15 @@ async fn auto_rotate(proc: &Proc) -> Result<Value> {
     let due = |spec: &ApiKeySpec| spec.auto_rotate && rules::state(spec, now) == State::Expiring;
     let rotated = each(proc, due, rules::rotation_due).await?;
     Ok(json!({ "rotated": rotated }))
+}
+
+async fn test(proc: &Proc) -> Result<Value> {
+    let (cx, token) = (proc.cx(), proc.token());
+    let message = json!({ "event": "test", "time": cx.clock().now() });
+    tokio::select! {
+        () = token.cancelled() => Err(Error::refused("the task was cancelled")),
+        sent = hook::send(cx, &message) => sent.map(|()| json!({ "taken": true })),
+    }
 }
 
 /// The text in a column of a key; empty when there is none.

@@ -31,7 +31,7 @@ async fn keys(keys: &[(&str, &str, u64)]) -> World {
 }
 
 /// Shows a key its secret, as the stream would.
-async fn shown(world: &World, name: &str) {
+pub(super) async fn shown(world: &World, name: &str) {
     let key = world.cx.get::<ApiKey>(None, name).unwrap();
     let (_, stored) = super::fresh(&world.cx);
     let secrets = super::rules::with(&key.spec, stored, world.cx.clock().now());
@@ -40,7 +40,7 @@ async fn shown(world: &World, name: &str) {
     world.cx.submit(op, "test").await.unwrap();
 }
 
-async fn until<T>(world: &World, found: impl Fn() -> Option<T>) -> T {
+pub(super) async fn until<T>(world: &World, found: impl Fn() -> Option<T>) -> T {
     let mut changes = world.cx.cache().subscribe();
     let wait = async {
         loop {
@@ -57,7 +57,7 @@ async fn until<T>(world: &World, found: impl Fn() -> Option<T>) -> T {
 }
 
 /// Lets somebody act on all keys; the result of the task.
-async fn act(world: &World, actor: Actor, verb: &str) -> Value {
+pub(super) async fn act(world: &World, actor: Actor, verb: &str) -> Value {
     let op = Op::Act {
         target: policy_ref(),
         verb: verb.into(),
@@ -80,7 +80,7 @@ async fn act(world: &World, actor: Actor, verb: &str) -> Value {
     .await
 }
 
-fn policy_ref() -> ObjectRef {
+pub(super) fn policy_ref() -> ObjectRef {
     ObjectRef {
         kind: "api-key-policy".into(),
         project: None,
