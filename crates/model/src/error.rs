@@ -399,17 +399,24 @@ impl StdError for Error {
     }
 }
 
+/// Longer words are nobody's slip of the finger, and to compare them takes long.
+const LONGEST_SLIP: usize = 100;
+
 /// The known word nearest to a misspelt one, when one is near enough to be meant.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = |known: &str| 1 + known.len().min(word.len()) / 3;
     known
         .into_iter()
+        .filter(|known| known.len().max(word.len()) <= LONGEST_SLIP)
+        // A word is at least as far away as it is longer: a character has at most four bytes.
+        .filter(|known| known.len().abs_diff(word.len()) <= 4 * allowed(known))
         // Of two that are as near, the one that begins alike is meant: `vcpu` is `vcpus` rather than `cpu`.
         .map(|k| {
             let distance = strsim::damerau_levenshtein(word, k);
             (distance, k.chars().next() != word.chars().next(), k)
         })
         .min()
-        .filter(|(distance, _, k)| *distance <= 1 + k.len().min(word.len()) / 3)
+        .filter(|(distance, _, k)| *distance <= allowed(k))
         .map(|(_, _, k)| k)
 }
 
@@ -451,6 +458,8 @@ mod tests {
     fn nearest_word() {
         assert_eq!(nearest("memmory", ["memory", "vcpus"]), Some("memory"));
         assert_eq!(nearest("zzz", ["memory", "vcpus"]), None);
+        let long = "a".repeat(LONGEST_SLIP + 1);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
         assert_eq!(nearest("vcpu", ["cpu", "vcpus"]), Some("vcpus"));
     }
 }

@@ -6,6 +6,7 @@
 //! | `x-secret` | true | encrypted at rest, never returned, masked everywhere |
 //! | `x-personal` | true | encrypted at rest like a secret, shown to whoever may read the object; in audit rows sealed with the person's own key |
 //! | `x-unit` | `bytes`, `seconds`, `millis` | what a number counts |
+//! | `x-subject` | true | the person whom an action is all about: on record under his own key, or not at all |
 //! | `x-immutable` | true | fixed once the object exists |
 //! | `x-allocated` | true | filled in by us when absent; absent in an update keeps it |
 //! | `x-hotplug` | true | may change while the guest runs |
@@ -25,6 +26,8 @@ pub const REF: &str = "x-ref";
 pub const SECRET: &str = "x-secret";
 /// `x-personal`: encrypted at rest, shown to whoever may read the object.
 pub const PERSONAL: &str = "x-personal";
+/// `x-subject`: names the person whom it is all about; on record under his own key, or not at all.
+pub const SUBJECT: &str = "x-subject";
 /// `x-unit`: what a number counts.
 pub const UNIT: &str = "x-unit";
 /// `x-immutable`: fixed once the object exists.

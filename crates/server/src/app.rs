@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// What all requests share.
 pub(crate) struct App {
@@ -39,6 +41,8 @@ pub(crate) struct App {
     pub rates: Rates,
     /// Who has how many WebSockets open.
     pub sockets: Mutex<HashMap<String, usize>>,
+    /// Those that are open: what a connection has become is no longer the connection's, and still the server's.
+    pub upgraded: TaskTracker,
     pub graphql: graphql::Schema,
     pub openapi: bytes::Bytes,
     pub registry: bytes::Bytes,
@@ -48,6 +52,8 @@ pub(crate) struct App {
     pub ready: AtomicBool,
     /// Requests in flight end, nothing new is taken; long streams are told to reconnect.
     pub closing: CancellationToken,
+    /// What has not ended in time is cut.
+    pub cut: CancellationToken,
 }
 
 /// When it is worth trying again for another WebSocket.
@@ -134,7 +140,11 @@ impl Call {
         *count += 1;
         let app = self.app.clone();
         Ok(Call {
-            _socket: Some(Arc::new(Socket { app, user })),
+            _socket: Some(Arc::new(Socket {
+                _open: app.upgraded.token(),
+                app,
+                user,
+            })),
             ..self.clone()
         })
     }
@@ -362,6 +372,7 @@ impl Call {
 struct Socket {
     app: Arc<App>,
     user: String,
+    _open: TaskTrackerToken,
 }
 
 impl Drop for Socket {

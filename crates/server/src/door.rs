@@ -14,6 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use runtime::Proof;
+use runtime::audit::{Note, REQUEST_REFUSED};
 use runtime::setting::CORS_ORIGINS;
 use sha2::{Digest as _, Sha256};
 
@@ -34,6 +35,9 @@ const ONCE: [HeaderName; 7] = [
 /// What a page of another site may send and see, once it is let in.
 const SENT: &str = "authorization, content-type, accept, api-version, if-match, if-none-match, idempotency-key, x-request-id, x-correlation-id, x-causation-id, traceparent, tracestate";
 const SEEN: &str = "etag, location, retry-after, x-request-id, x-correlation-id, ratelimit-limit, ratelimit-remaining, ratelimit-reset";
+
+/// So much of a foreign origin is put on record.
+const ORIGIN_SHOWN: usize = 256;
 
 /// What a request's head says about where it comes from.
 pub(crate) struct Head {
@@ -146,6 +150,33 @@ impl Head {
             reply::set(response, TOKEN, &token);
         }
     }
+}
+
+/// Puts on record what was refused by its head. Never waits; what comes again in the minute is counted, not written.
+pub(crate) fn on_record(call: &Call, request: &Request<Body>, failure: &Failure) {
+    let Failure::Http { code, .. } = failure else {
+        return;
+    };
+    let note = match call.actor() {
+        Ok(actor) => Note::by(&REQUEST_REFUSED, &actor),
+        Err(_) => Note::new(&REQUEST_REFUSED, call.actor_name()),
+    };
+    let note = note
+        .via(call.surface)
+        .from(call.peer.ip())
+        .user_agent(call.agent.as_deref())
+        .request(&call.id, &call.trace)
+        .failed(code)
+        .with("method", request.method().as_str());
+    let origin = request.headers().get(ORIGIN).and_then(|o| o.to_str().ok());
+    let note = match origin {
+        Some(origin) => note.with(
+            "origin",
+            origin.chars().take(ORIGIN_SHOWN).collect::<String>(),
+        ),
+        None => note,
+    };
+    runtime::audit::refusal(&call.app.cx, note);
 }
 
 /// The value of a login cookie that an answer sets.

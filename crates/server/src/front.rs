@@ -1,7 +1,7 @@
 //! The way every HTTP request goes: id, phase, origin, route, headers, count, one log line.
 
 use crate::app::{App, Call};
-use crate::door::Head;
+use crate::door::{self, Head};
 use crate::net::{self, Peer};
 use crate::reply::{self, Failure, Outcome};
 use crate::{compress, graphql, health, pages, pki, rest};
@@ -43,7 +43,10 @@ pub(crate) async fn answer(app: Arc<App>, peer: Peer, request: Request<Body>) ->
         Err(error) => Err(error.into()),
     };
     let (name, outcome) = match admitted {
-        Err(failure) => ("door", Err(failure)),
+        Err(failure) => {
+            door::on_record(&call, &request, &failure);
+            ("door", Err(failure))
+        }
         Ok(Some(response)) => ("door", Ok(response)),
         Ok(None) => {
             let routed = route(call, request, &path).instrument(span);

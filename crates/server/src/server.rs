@@ -77,6 +77,7 @@ impl Builder {
                 tickets: Tickets::new(),
                 rates: Rates::new(&self.cx),
                 sockets: Default::default(),
+                upgraded: Default::default(),
                 graphql: graphql::schema(&registry)?,
                 openapi: to_bytes(openapi(&registry), "the OpenAPI description")?,
                 registry: to_bytes(registry.to_json(), "the registry")?,
@@ -86,6 +87,7 @@ impl Builder {
                 )?,
                 ready: AtomicBool::new(true),
                 closing: CancellationToken::new(),
+                cut: CancellationToken::new(),
                 authority: self.authority,
                 cx: self.cx,
             }),
@@ -142,7 +144,7 @@ impl Server {
     /// The caller stops the runtime afterwards.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<Ended> {
         let app = self.app;
-        let abort = CancellationToken::new();
+        let abort = app.cut.clone();
         let _cut_when_dropped = abort.clone().drop_guard();
         let doors = Doors::new(
             app.limits.clone(),
@@ -182,13 +184,20 @@ impl Server {
         tokio::time::sleep(app.limits.drain).await;
         tracing::info!("completing: requests in flight end, nothing new is taken");
         app.closing.cancel();
-        let all = async { while accepting.join_next().await.is_some() {} };
+        let all = async {
+            while accepting.join_next().await.is_some() {}
+            // Nothing new becomes a socket any more; those that are open say why they close.
+            app.upgraded.close();
+            app.upgraded.wait().await;
+        };
         let ended = match tokio::time::timeout(app.limits.complete, all).await {
             Ok(()) => Ended::Gracefully,
             Err(_) => {
                 tracing::warn!("some requests did not end in time and are cut off");
                 abort.cancel();
                 accepting.shutdown().await;
+                app.upgraded.close();
+                app.upgraded.wait().await;
                 Ended::Forced
             }
         };

@@ -156,11 +156,16 @@ impl Way {
                 .into();
             answer = self.say("login", &body).await?;
         }
+        self.by_letter("login", body, answer).await
+    }
+
+    /// Asks for the code in a letter, when the server wants it too.
+    async fn by_letter(&mut self, step: &str, mut body: Value, mut answer: Value) -> Result<()> {
         if answer.get("state").and_then(Value::as_str) == Some("mail_code") {
             self.screen
                 .say("This login is unlike those before: a code was sent to you by mail.");
             body["mail_code"] = self.asker.plain("Code in the letter: ")?.into();
-            answer = self.say("login", &body).await?;
+            answer = self.say(step, &body).await?;
         }
         self.entered(answer).await
     }

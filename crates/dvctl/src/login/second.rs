@@ -134,7 +134,7 @@ pub(super) async fn enrol(screen: Screen, asker: Asker, login: &Login) -> Result
     let done = loop {
         tries += 1;
         let code = asker.plain("The code that it shows now: ")?;
-        let body = json!({ "token": token, "secret": begun["secret"], "code": code });
+        let body = json!({ "token": token, "code": code });
         match say(&client, "totp/confirm", &body).await {
             Err(failure) if failure.exit == 2 && asker.is_person() && tries < 3 => {
                 screen.say(failure.lines(false).trim_end());

@@ -100,7 +100,7 @@ pub(super) async fn login(way: &mut Way, elsewhere: bool) -> Result<()> {
             .into();
         answer = way.say("oidc/finish", &body).await?;
     }
-    way.entered(answer).await
+    way.by_letter("oidc/finish", body, answer).await
 }
 
 /// Opens a browser, if there is one; nobody is told when there is none, since the address stands on the screen.

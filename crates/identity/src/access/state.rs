@@ -395,11 +395,25 @@ impl State {
         words
     }
 
-    /// What a role asks of logins, as the strictest of the roles that a user holds says.
+    /// What is asked of logins: what the strictest of the roles that a user holds says, and of those above them.
     pub fn mfa(&mut self, user: &str) -> role::Mfa {
         let rights = self.rights(&Subject::User(user.into()));
-        let roles = rights.all().filter_map(|rule| self.roles.get(&*rule.role));
-        roles.map(|role| role.mfa).max().unwrap_or_default()
+        let roles = rights.all().map(|rule| &*rule.role);
+        let all = self.with_parents(roles.collect());
+        all.iter().map(|role| role.mfa).max().unwrap_or_default()
+    }
+
+    /// Roles and all above them, each once.
+    fn with_parents<'s>(&'s self, mut level: Vec<&'s str>) -> Vec<&'s RoleSpec> {
+        let (mut seen, mut out): (HashSet<&str>, Vec<_>) = Default::default();
+        while let Some(name) = level.pop() {
+            let Some(spec) = self.roles.get(name).filter(|_| seen.insert(name)) else {
+                continue;
+            };
+            level.extend(spec.parents.iter().map(String::as_str));
+            out.push(spec);
+        }
+        out
     }
 
     /// Everybody who has a grant, and every user.

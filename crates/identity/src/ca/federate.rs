@@ -4,7 +4,7 @@
 
 use super::issue::Below;
 use super::kind::{self, CaKind, INTERNAL};
-use super::{Ca, common_name, der_of, fingerprint, issue, note, revoked};
+use super::{Ca, Reason, common_name, der_of, fingerprint, issue, revoked};
 use crate::files;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,10 +76,22 @@ pub struct Federated {
     pub names: Vec<String>,
     /// SHA-256 of its CA as ours has signed it, hex: revoke this one to end it.
     pub signed: String,
+    /// The same of all that was signed for it before: it goes with this one.
+    #[serde(default)]
+    pub earlier: Vec<String>,
     /// Its CA as ours has signed it, PEM.
     pub certificate: String,
     /// Its CA, PEM.
     pub ca: String,
+}
+
+impl Federated {
+    /// All that was ever signed for it.
+    fn signed_so_far(self) -> Vec<String> {
+        let mut all = self.earlier;
+        all.push(self.signed);
+        all
+    }
 }
 
 pub(super) async fn offer(proc: &Proc) -> Result<Value> {
@@ -231,16 +243,25 @@ impl Ca {
                 ));
             }
         }
-        let mut all = self.federated()?;
-        all.retain(|one| one.fingerprint != found);
+        let all = self.federated()?.into_iter();
+        let (before, mut all): (Vec<_>, Vec<_>) = all.partition(|one| one.fingerprint == found);
         if all.len() >= MOST {
             return Err(Error::refused(format!(
                 "{MOST} regions are federated already"
             )));
         }
-        let made = self.sign_below(&offer.region, &offer.ca, &der, names)?;
+        let mut made = self.sign_below(&offer.region, &offer.ca, &der, names)?;
+        made.earlier = before
+            .into_iter()
+            .flat_map(Federated::signed_so_far)
+            .collect();
         all.push(made.clone());
         self.keep_federated(&all)?;
+        // What was signed for more names, or by the CA before, is no good beside it.
+        for old in &made.earlier {
+            let why = format!("region {} was federated anew", made.region);
+            self.revoke_one(old, Reason::Superseded, &why)?;
+        }
         Ok(made)
     }
 
@@ -276,7 +297,7 @@ impl Ca {
                 "its CA is not one of a DebVisor cluster",
             ));
         }
-        note(&mut self.log.lock(), &signed.der, now, &current.id)?;
+        self.keep(&signed.der, now, &current.id)?;
         Ok(Federated {
             region: region
                 .chars()
@@ -285,6 +306,7 @@ impl Ca {
                 .collect(),
             fingerprint: fingerprint(der),
             names,
+            earlier: Vec::new(),
             signed: fingerprint(&signed.der),
             certificate: signed.certificate,
             ca: pem.to_owned(),
@@ -305,7 +327,9 @@ impl Ca {
             // What was ended stays so.
             if let (false, None, Some(der)) = (ours, self.revocation(&one.signed), der) {
                 let (region, ca) = (one.region.clone(), one.ca.clone());
-                *one = self.sign_below(&region, &ca, &der, one.names.clone())?;
+                let anew = self.sign_below(&region, &ca, &der, one.names.clone())?;
+                let old = std::mem::replace(one, anew);
+                one.earlier = old.signed_so_far();
                 changed = true;
             }
         }
@@ -313,6 +337,13 @@ impl Ca {
             true => self.keep_federated(&all),
             false => Ok(()),
         }
+    }
+
+    /// All that was signed for the region of a certificate, itself among them; nothing when it is no region's.
+    pub(super) fn of_same_region(&self, fingerprint: &str) -> Result<Vec<String>> {
+        let all = self.federated()?.into_iter().map(Federated::signed_so_far);
+        let mut all = all.filter(|signed| signed.iter().any(|one| one == fingerprint));
+        Ok(all.next().unwrap_or_default())
     }
 
     /// Regions whose CA is below ours.

@@ -111,6 +111,30 @@ fn a_region_speaks_for_its_names_and_lets_nobody_in() {
     assert!(!believes(&home, &away, "db.away.example"));
 }
 
+/// Fewer names, or another CA of ours: what was signed before is not good beside it, and does not stay when it ends.
+#[test]
+fn what_was_signed_before_ends_too() {
+    let home = region("home", &["node1.home.example"]);
+    let away = region("away", &["node1.away.example"]);
+    let wide = accept(&home, &away, &["away.example"], &["away.example"]).unwrap();
+    let narrow = accept(&home, &away, &["away.example"], &["db.away.example"]).unwrap();
+    let why = |one: &str| home.ca.revocation(one).map(|r| r.reason);
+    assert_eq!(why(&wide.signed), Some(Reason::Superseded));
+    assert_eq!(why(&narrow.signed), None);
+    assert!(believes(&home, &away, "db.away.example"));
+    assert!(!believes(&home, &away, "web.away.example"));
+    // Both CAs are trusted.
+    home.ca.prepare("t").unwrap();
+    home.ca.switch("t", Timestamp::from_millis(NOW)).unwrap();
+    let anew = home.ca.federated().unwrap()[0].clone();
+    assert_ne!(anew.signed, narrow.signed);
+    home.ca
+        .revoke(&anew.signed, Reason::PrivilegeWithdrawn, "")
+        .unwrap();
+    assert_eq!(why(&narrow.signed), Some(Reason::PrivilegeWithdrawn));
+    assert!(!believes(&home, &away, "db.away.example"));
+}
+
 #[test]
 fn what_is_not_offered_not_signed_or_ours_is_refused() {
     let home = region("home", &["node1.home.example"]);

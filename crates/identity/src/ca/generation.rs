@@ -275,6 +275,13 @@ impl Standing {
         std::iter::once(&self.current).chain(old.map(|(one, _)| one))
     }
 
+    /// Those that are trusted at a time: whatever keeps one from being retired, its time is over when it is over.
+    pub fn trusted_at(&self, now: Timestamp) -> impl Iterator<Item = &Arc<One>> {
+        let old = self.old.iter();
+        let old = old.filter(move |(_, old)| !old.retired && now < old.until);
+        std::iter::once(&self.current).chain(old.map(|(one, _)| one))
+    }
+
     /// All of them, the present one first.
     pub fn all(&self) -> impl Iterator<Item = &Arc<One>> {
         std::iter::once(&self.current).chain(self.old.iter().map(|(one, _)| one))

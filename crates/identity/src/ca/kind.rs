@@ -386,7 +386,8 @@ impl Controller for Look {
                 return Ok(Next::Settled);
             };
             let public = Authority::ca(&*ca);
-            let (lines, head, broken) = ca.log_standing();
+            let log = ca.clone();
+            let (lines, head, broken) = off(move || Ok(log.log_standing())).await?;
             if broken.is_some() {
                 say(cx, broken).await?;
             }

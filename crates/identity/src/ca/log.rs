@@ -56,6 +56,9 @@ pub struct Line {
     /// Why it was revoked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// SHA-256 of its public key (the whole SubjectPublicKeyInfo), hex; empty in lines of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
 }
 
 /// The log of one CA.
@@ -69,6 +72,9 @@ pub(crate) struct Log {
     serials: HashMap<String, (Vec<u8>, String)>,
     /// Which serial numbers are ours.
     ours: HashMap<Vec<u8>, String>,
+    /// Public keys by fingerprint, and fingerprints by public key.
+    keys: HashMap<String, String>,
+    of_key: HashMap<String, Vec<String>>,
 }
 
 impl Log {
@@ -90,6 +96,8 @@ impl Log {
             broken: None,
             serials: HashMap::new(),
             ours: HashMap::new(),
+            keys: HashMap::new(),
+            of_key: HashMap::new(),
         };
         for text in text[..whole].lines() {
             log.count += 1;
@@ -116,6 +124,12 @@ impl Log {
             self.ours.insert(serial.clone(), line.fingerprint.clone());
             let ca = (serial, line.ca.clone());
             self.serials.insert(line.fingerprint.clone(), ca);
+            if !line.key.is_empty() {
+                let (fingerprint, key) = (line.fingerprint.clone(), line.key.clone());
+                let all = self.of_key.entry(key.clone()).or_default();
+                all.push(fingerprint.clone());
+                self.keys.insert(fingerprint, key);
+            }
         }
     }
 
@@ -156,6 +170,18 @@ impl Log {
     /// The serial number of a certificate of ours.
     pub fn serial(&self, fingerprint: &str) -> Option<&[u8]> {
         self.serials.get(fingerprint).map(|(serial, _)| &**serial)
+    }
+
+    /// The fingerprints of all certificates with this public key.
+    pub fn with_key(&self, key: &str) -> &[String] {
+        self.of_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// The fingerprints of all certificates with the public key of this one, itself among them; none when its key is not
+    /// known.
+    pub fn of_same_key(&self, fingerprint: &str) -> &[String] {
+        let key = self.keys.get(fingerprint);
+        key.map_or(&[], |key| self.with_key(key))
     }
 
     /// Whether a certificate was signed by this generation.
@@ -230,6 +256,7 @@ mod tests {
             names: vec!["x".into()],
             not_after: None,
             reason: String::new(),
+            key: String::new(),
         }
     }
 

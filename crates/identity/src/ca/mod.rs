@@ -95,7 +95,7 @@ pub struct Ca {
 /// How a sealed key begins in its file.
 const SEALED: &str = "sealed:";
 
-/// SHA-256 of a DER certificate, as lower-case hex.
+/// SHA-256 of a DER certificate (or a key), as lower-case hex.
 pub fn fingerprint(der: &[u8]) -> String {
     hex::encode(Sha256::digest(der))
 }
@@ -172,13 +172,25 @@ impl Ca {
         Ok(true)
     }
 
-    /// Renews until told to stop. A failure is logged and tried again after an hour.
+    /// Renews until told to stop, and sees what somebody has written into the revocation list by hand. A failure is
+    /// logged and tried again after an hour.
     pub async fn keep_fresh(self: Arc<Self>, stop: CancellationToken) {
+        let hour = Duration::from_secs(3600);
+        let mut due = tokio::time::Instant::now() + hour;
         while stop
-            .run_until_cancelled(tokio::time::sleep(Duration::from_secs(3600)))
+            .run_until_cancelled(tokio::time::sleep(revoked::LOOK_EVERY))
             .await
             .is_some()
         {
+            let ca = self.clone();
+            let looked = tokio::task::spawn_blocking(move || ca.revoked.look()).await;
+            if let Err(error) = looked {
+                tracing::error!(%error, "the look at the revocation list broke off");
+            }
+            if tokio::time::Instant::now() < due {
+                continue;
+            }
+            due = tokio::time::Instant::now() + hour;
             let ca = self.clone();
             match tokio::task::spawn_blocking(move || ca.renew()).await {
                 Ok(Ok(_)) => {}
@@ -205,8 +217,27 @@ impl Ca {
         &self.config.cluster
     }
 
-    /// Refuses a certificate from now on, by its SHA-256 fingerprint. One that is refused already stays as it is.
+    /// Refuses a certificate from now on, by its SHA-256 fingerprint. One that is refused already stays as it is. When
+    /// somebody else may have its key, all others with that key are refused too, and none is signed for it again.
     pub fn revoke(&self, fingerprint: &str, reason: Reason, why: &str) -> Result<()> {
+        let fingerprint = plain(fingerprint)?;
+        self.revoke_one(&fingerprint, reason, why)?;
+        // A region that is ended is so under each CA of ours that has signed it.
+        for other in self.of_same_region(&fingerprint)? {
+            self.revoke_one(&other, reason, why)?;
+        }
+        if reason != Reason::KeyCompromise {
+            return Ok(());
+        }
+        // Looked for only now: what was signed until then is among them, and from now on nothing is.
+        let others = self.log.lock().of_same_key(&fingerprint).to_vec();
+        for other in others.iter().filter(|other| **other != fingerprint) {
+            self.revoke_one(other, reason, why)?;
+        }
+        Ok(())
+    }
+
+    fn revoke_one(&self, fingerprint: &str, reason: Reason, why: &str) -> Result<()> {
         let now = (self.config.now)();
         let fingerprint = plain(fingerprint)?;
         let new = self.revoked.add(&fingerprint, reason, why, now)?;
@@ -227,7 +258,40 @@ impl Ca {
             names: Vec::new(),
             not_after: None,
             reason: reason.word().into(),
+            key: String::new(),
         })
+    }
+
+    /// Whether two certificates have one key, as far as the issuance log knows.
+    pub(crate) fn share_key(&self, one: &str, other: &str) -> bool {
+        let log = self.log.lock();
+        log.of_same_key(one).iter().any(|found| found == other)
+    }
+
+    /// Whether a public key (SubjectPublicKeyInfo, DER) was in a certificate that was revoked because somebody else may
+    /// have the private one.
+    pub(crate) fn is_compromised(&self, key: &[u8]) -> bool {
+        self.refuses(&self.log.lock(), key)
+    }
+
+    fn refuses(&self, log: &Log, key: &[u8]) -> bool {
+        let list = self.revoked.list();
+        let lost = |one: &String| list.get(one).map(|r| r.reason) == Some(Reason::KeyCompromise);
+        log.with_key(&fingerprint(key)).iter().any(lost)
+    }
+
+    /// Writes a certificate that was just signed into the log, unless its key is in other hands. It must not leave before.
+    fn keep(&self, der: &[u8], now: Timestamp, id: &str) -> Result<()> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(der)
+            .map_err(|e| Error::internal("cannot read back what was signed").because(e))?;
+        let mut log = self.log.lock();
+        if self.refuses(&log, parsed.public_key().raw) {
+            return Err(Error::refused(
+                "this key was in a certificate that was revoked because somebody else may have it: none is signed for it any more",
+            )
+            .hint("make a new key and ask with that"));
+        }
+        note(&mut log, der, now, id)
     }
 
     /// The names of a certificate for a service that we have signed, as the issuance log has them; of a login none.
@@ -249,7 +313,7 @@ impl Ca {
         let standing = self.standing();
         let one = &standing.current;
         let (pem, der) = issue::service(one.signer()?, ask, key, now, self.at(one))?;
-        note(&mut self.log.lock(), &der, now, &one.id)?;
+        self.keep(&der, now, &one.id)?;
         let cross = standing.cross().map(|der| pem_of(der)).unwrap_or_default();
         Ok(format!("{pem}{cross}{}", one.public.pem))
     }
@@ -330,7 +394,8 @@ impl Authority for Ca {
                 .hint("log in again: `dvctl login URL --code CODE`")
         };
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| unknown())?;
-        let now = (self.config.now)().millis() / 1000;
+        let at = (self.config.now)();
+        let now = at.millis() / 1000;
         let validity = parsed.validity();
         if now >= validity.not_after.timestamp() || now < validity.not_before.timestamp() {
             return Err(unknown());
@@ -342,7 +407,9 @@ impl Authority for Ca {
         }
         // Signed by us and nobody between us and it: a CA of another region is below ours, and speaks for no account. One
         // that is retired is no longer among us, also on connections that were open before.
-        if !self.standing().trusted().any(|one| one.signed(&parsed)) {
+        let standing = self.standing();
+        let signed = standing.trusted_at(at).any(|one| one.signed(&parsed));
+        if !signed {
             return Err(unknown());
         }
         let of = |organisation| {
@@ -397,7 +464,7 @@ impl Authority for Ca {
         let at = self.at(&one);
         let (certificate, expires) = issue::client(one.signer()?, csr, &account, now, at)?;
         if let Some(der) = der_of(&certificate).next() {
-            note(&mut self.log.lock(), &der, now, &one.id)?;
+            self.keep(&der, now, &one.id)?;
         }
         codes.spend(code, now)?;
         drop(codes);
@@ -578,6 +645,7 @@ fn note(log: &mut Log, der: &[u8], now: Timestamp, id: &str) -> Result<()> {
             parsed.validity().not_after.timestamp() * 1000,
         )),
         reason: String::new(),
+        key: fingerprint(parsed.public_key().raw),
     })
 }
 

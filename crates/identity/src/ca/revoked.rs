@@ -1,19 +1,20 @@
 //! The list of revoked certificates: a text file with one SHA-256 fingerprint a line, then `#`, when and why.
 //!
-//! The list only grows through us; an administrator may also edit the file, and a change is seen within two seconds.
+//! The list only grows through us; an administrator may also edit the file, and a change is seen within two seconds. Who
+//! asks never waits for the file.
 
 use crate::files;
 use model::{Error, Result, Timestamp};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// How stale the list may be.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Why a certificate is refused before its time (RFC 5280).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -86,13 +87,9 @@ pub(super) type List = BTreeMap<String, Revocation>;
 
 pub(crate) struct Revoked {
     path: PathBuf,
-    seen: Mutex<Seen>,
-}
-
-struct Seen {
-    list: Arc<List>,
-    stamp: Option<SystemTime>,
-    looked: Instant,
+    list: RwLock<Arc<List>>,
+    /// How the file looked when it was read or written last. Held while it is.
+    file: Mutex<Option<SystemTime>>,
 }
 
 impl Revoked {
@@ -102,28 +99,30 @@ impl Revoked {
         let (list, stamp) = load(&path)?;
         Ok(Revoked {
             path,
-            seen: Mutex::new(Seen {
-                list: Arc::new(list),
-                stamp,
-                looked: Instant::now(),
-            }),
+            list: RwLock::new(Arc::new(list)),
+            file: Mutex::new(stamp),
         })
     }
 
-    /// The list now. When the file cannot be read, the last list that could be read counts and nothing is taken off it.
-    /// The same list is the same pointer.
+    /// The list as it was read or written last. The same list is the same pointer.
     pub(crate) fn list(&self) -> Arc<List> {
-        let mut seen = self.seen.lock();
-        if seen.looked.elapsed() >= LOOK_EVERY {
-            seen.looked = Instant::now();
-            if stamp(&self.path) != seen.stamp {
-                match load(&self.path) {
-                    Ok((list, stamp)) => (seen.list, seen.stamp) = (Arc::new(list), stamp),
-                    Err(error) => tracing::error!(?error, "the revocation list cannot be read"),
-                }
-            }
+        self.list.read().clone()
+    }
+
+    /// Reads the file when somebody has changed it. When it cannot be read, the last list that could be counts and nothing
+    /// is taken off it. Blocks.
+    pub(super) fn look(&self) {
+        let mut file = self.file.lock();
+        if stamp(&self.path) == *file {
+            return;
         }
-        seen.list.clone()
+        match load(&self.path) {
+            Ok((list, stamp)) => {
+                *self.list.write() = Arc::new(list);
+                *file = stamp;
+            }
+            Err(error) => tracing::error!(?error, "the revocation list cannot be read"),
+        }
     }
 
     /// When and why a fingerprint was put on the list.
@@ -131,7 +130,7 @@ impl Revoked {
         self.list().get(fingerprint).copied()
     }
 
-    /// Puts a fingerprint on the list; one that is there keeps its time. Says whether it is new.
+    /// Puts a fingerprint on the list; one that is there keeps its time. Says whether it is new. Blocks.
     pub(crate) fn add(
         &self,
         fingerprint: &str,
@@ -140,8 +139,8 @@ impl Revoked {
         now: Timestamp,
     ) -> Result<bool> {
         let fingerprint = plain(fingerprint)?;
-        let mut seen = self.seen.lock();
-        if seen.list.contains_key(&fingerprint) {
+        let mut file = self.file.lock();
+        if self.list().contains_key(&fingerprint) {
             return Ok(false);
         }
         let mut text = files::read(&self.path)?.unwrap_or_default();
@@ -151,10 +150,10 @@ impl Revoked {
         let why: String = why.chars().filter(|c| !c.is_control()).take(200).collect();
         text.push_str(&format!("{fingerprint} # {now} {} {why}\n", reason.word()));
         files::write(&self.path, &text, 0o600)?;
-        let mut list = (*seen.list).clone();
-        list.insert(fingerprint, Revocation { time: now, reason });
-        seen.list = Arc::new(list);
-        seen.stamp = stamp(&self.path);
+        // With what somebody else has written there since.
+        let list = text.lines().filter_map(read).collect();
+        *self.list.write() = Arc::new(list);
+        *file = stamp(&self.path);
         Ok(true)
     }
 }
@@ -214,6 +213,7 @@ mod tests {
         );
         assert!(!list.add(&one, Reason::Superseded, "", now).unwrap());
         assert!(list.add("12", Reason::Superseded, "", now).is_err());
+        let before = std::fs::read(dir.path().join("revoked")).unwrap();
         for list in [list, Revoked::open(dir.path()).unwrap()] {
             let found = list.find(&one).unwrap();
             assert_eq!(
@@ -228,6 +228,27 @@ mod tests {
                 Reason::Unspecified
             );
             assert_eq!(list.list().len(), 2);
+            // A line by hand that nobody has looked at yet is not lost by the next one of ours.
+            let (hand, ours) = ("12".repeat(32), "34".repeat(32));
+            let text = std::fs::read_to_string(&list.path).unwrap();
+            std::fs::write(&list.path, format!("{text}{hand}\n")).unwrap();
+            assert!(list.add(&ours, Reason::Superseded, "", now).unwrap());
+            assert!(list.find(&hand).is_some() && list.find(&ours).is_some());
+            // Asked for while somebody works on the file, also on one that hangs.
+            let held = list.file.lock();
+            assert!(list.find(&one).is_some());
+            drop(held);
+            let third = "ef".repeat(32);
+            std::fs::write(dir.path().join("revoked"), format!("{one}\n{third}\n")).unwrap();
+            let later = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+            let file = std::fs::File::options()
+                .write(true)
+                .open(&list.path)
+                .unwrap();
+            file.set_modified(later).unwrap();
+            list.look();
+            assert!(list.find(&third).is_some() && list.list().len() == 2);
+            std::fs::write(dir.path().join("revoked"), &before).unwrap();
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use rcgen::PublicKeyData as _;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -31,13 +32,54 @@ impl Bench {
 }
 
 pub(super) fn csr() -> String {
+    csr_of(&KeyPair::generate().unwrap())
+}
+
+fn csr_of(key: &KeyPair) -> String {
     let mut params = rcgen::CertificateParams::new(vec!["evil.example".into()]).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .pem()
-        .unwrap()
+    params.serialize_request(key).unwrap().pem().unwrap()
+}
+
+/// Whoever has the key can ask for a certificate of it as well as its owner.
+#[test]
+fn a_key_that_was_lost_does_not_come_again() {
+    let bench = Bench::new();
+    let ca = bench.open(&["node1"]).unwrap();
+    let login = |ca: &Ca, key: &KeyPair| {
+        let code = ca.make_code(ADMINISTRATOR).unwrap().code;
+        let issued = ca.login(&code, &csr_of(key), None)?;
+        Ok(der_of(&issued.certificate).next().unwrap())
+    };
+    let of = |der: Result<Vec<u8>>| fingerprint(&der.unwrap());
+    let (lost, moved) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let (first, second) = (of(login(&ca, &lost)), of(login(&ca, &lost)));
+    let other = of(login(&ca, &moved));
+    ca.revoke(&other, Reason::Superseded, "").unwrap();
+    assert!(login(&ca, &moved).is_ok(), "superseded is not lost");
+    ca.revoke(&first, Reason::KeyCompromise, "").unwrap();
+    // Its sister is worth as little.
+    assert_eq!(
+        ca.revocation(&second).unwrap().reason,
+        Reason::KeyCompromise
+    );
+    let ask = Ask {
+        names: &["web.example.org".to_owned()],
+        server: true,
+        client: false,
+        life: Duration::from_secs(86_400),
+    };
+    for ca in [ca, bench.open(&["node1"]).unwrap()] {
+        for refused in [
+            login(&ca, &lost).unwrap_err(),
+            ca.issue(&ask, &lost).unwrap_err(),
+        ] {
+            assert_eq!(refused.code(), "REFUSED", "{refused:?}");
+        }
+        assert!(ca.issue(&ask, &KeyPair::generate().unwrap()).is_ok());
+        assert!(ca.is_compromised(&lost.subject_public_key_info()));
+        assert!(!ca.is_compromised(&moved.subject_public_key_info()));
+    }
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use super::material;
 use super::types::{CertificateSpec, Issuer, KeyType, OrderParams, Profile, RevokeParams};
 use super::{Certificate, KIND, rules};
-use crate::ca::{Ask, kind};
+use crate::ca::{Ask, Reason, kind};
 use model::{Error, ObjectRef, Result};
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData as _};
 use runtime::{Cx, Obj, Op, Proc};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -111,7 +111,8 @@ async fn internal(proc: &Proc, keep: Keep) -> Result<Value> {
     store(proc.cx(), proc.target(), chain, key).await
 }
 
-/// The key that is there, when it may be used again: it fits, and no certificate of it was revoked.
+/// The key that is there, when it may be used again: it fits, its certificate was not revoked, and none of it for having
+/// been lost.
 fn present_key(ca: &crate::Ca, spec: &CertificateSpec, keep: Keep) -> Option<KeyPair> {
     if keep == Keep::Nothing {
         return None;
@@ -121,6 +122,9 @@ fn present_key(ca: &crate::Ca, spec: &CertificateSpec, keep: Keep) -> Option<Key
         return None;
     }
     let key = KeyPair::from_pem(spec.private_key.as_deref()?).ok()?;
+    if ca.is_compromised(&key.subject_public_key_info()) {
+        return None;
+    }
     (key.algorithm() == algorithm(spec.key_type)).then_some(key)
 }
 
@@ -181,7 +185,16 @@ pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
             proc.target().name
         )));
     };
-    if Some(&fingerprint) == present.as_ref()
+    let ca = kind::of(proc.cx())?;
+    // Where a key was lost, all its certificates go.
+    let hits_present = match (&present, params.reason) {
+        (Some(present), Reason::KeyCompromise) if *present != fingerprint => {
+            let (ca, present, one) = (ca.clone(), present.clone(), fingerprint.clone());
+            kind::off(move || Ok(ca.share_key(&one, &present))).await?
+        }
+        (present, _) => present.as_ref() == Some(&fingerprint),
+    };
+    if hits_present
         && super::panel::named(proc.cx()).as_deref() == Some(proc.target().name.as_str())
     {
         return Err(Error::refused(format!(
@@ -193,7 +206,6 @@ pub(super) async fn revoke(proc: &Proc) -> Result<Value> {
             proc.target().name
         )));
     }
-    let ca = kind::of(proc.cx())?;
     if Some(&fingerprint) != present.as_ref() {
         let (ca, older) = (ca.clone(), fingerprint.clone());
         let was_its = kind::off(move || ca.names_of(&older)).await?;

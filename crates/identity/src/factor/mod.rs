@@ -87,6 +87,13 @@ pub fn of_sort(cx: &Cx, user: &Obj<User>, sort: Sort) -> Vec<Arc<Obj<Factor>>> {
     all
 }
 
+/// The one of its sort that counts, where there should be one: another was to go when this one came, and did not.
+pub fn newest(cx: &Cx, user: &Obj<User>, sort: Sort) -> Option<Arc<Obj<Factor>>> {
+    let all = of_sort(cx, user, sort);
+    all.into_iter()
+        .max_by_key(|f| (f.metadata.created, f.metadata.uid))
+}
+
 /// Whether a user has a second factor.
 pub fn has_second(cx: &Cx, user: &Obj<User>) -> bool {
     of(cx, user).iter().any(|f| f.spec.sort.stands_alone())
@@ -99,7 +106,8 @@ pub(crate) fn fresh_name(cx: &Cx, sort: Sort) -> String {
     format!("{}-{}", sort.word(), hex::encode(random))
 }
 
-/// Puts a factor in the place of all others of its sort.
+/// Puts a factor in the place of all others of its sort. Gives the name that it has: of a password or an app the one
+/// before is changed, in one commit, so that there is no moment in which both count, nor one in which neither does.
 ///
 /// # Errors
 /// When it cannot be stored.
@@ -110,8 +118,19 @@ pub async fn replace(
     sort: Sort,
     material: String,
     expires: Option<model::Timestamp>,
-) -> Result<()> {
-    let old = of_sort(cx, user, sort);
+) -> Result<String> {
+    let mut old = of_sort(cx, user, sort);
+    if matches!(sort, Sort::Password | Sort::Totp) {
+        old.sort_by_key(|f| (f.metadata.created, f.metadata.uid));
+        if let Some(newest) = old.pop()
+            && change(cx, &newest, &material).await?
+        {
+            for factor in old {
+                remove(cx, &factor).await?;
+            }
+            return Ok(newest.metadata.name.to_string());
+        }
+    }
     add(
         cx,
         user,
@@ -122,7 +141,35 @@ pub async fn replace(
     for factor in old {
         remove(cx, &factor).await?;
     }
-    Ok(())
+    Ok(name.to_owned())
+}
+
+/// Gives a factor other material. Says whether it was still there.
+async fn change(cx: &Cx, factor: &Obj<Factor>, material: &str) -> Result<bool> {
+    let op = Op::Patch {
+        target: target(factor),
+        body: json!({ "spec": { "material": material } }),
+    };
+    is_there(cx.submit(op, "login").await)
+}
+
+fn target(factor: &Obj<Factor>) -> model::ObjectRef {
+    model::ObjectRef {
+        kind: KIND.name.into(),
+        project: None,
+        name: factor.metadata.name.to_string(),
+    }
+}
+
+fn is_there<T>(done: Result<T>) -> Result<bool> {
+    match done {
+        Ok(_) => Ok(true),
+        Err(Error {
+            what: model::What::NotFound,
+            ..
+        }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives a user one more factor. `spec` says which.
@@ -151,23 +198,11 @@ pub(crate) async fn add(cx: &Cx, user: &Obj<User>, name: &str, mut spec: Value) 
 /// # Errors
 /// When the store does not answer.
 pub async fn remove(cx: &Cx, factor: &Obj<Factor>) -> Result<bool> {
-    let target = model::ObjectRef {
-        kind: KIND.name.into(),
-        project: None,
-        name: factor.metadata.name.to_string(),
-    };
     let op = Op::Delete {
-        target,
+        target: target(factor),
         keep: Vec::new(),
     };
-    match cx.submit(op, "login").await {
-        Ok(_) => Ok(true),
-        Err(Error {
-            what: model::What::NotFound,
-            ..
-        }) => Ok(false),
-        Err(error) => Err(error),
-    }
+    is_there(cx.submit(op, "login").await)
 }
 
 /// Uses something of a factor up, exactly once: `claim` changes the status, or leaves it when it is used up already.

@@ -24,7 +24,8 @@ pub struct GroupSpec {
     #[schemars(length(max = 1000))]
     pub description: String,
     /// Names that directories and login providers have for it: whoever comes in with one of them is in it. `NAME` is
-    /// believed of every realm, `REALM:NAME` of that one.
+    /// believed of every realm, `REALM:NAME` of that one and of no other. A name with a `:` of its own is put into the
+    /// `group_map` of its realm.
     #[serde(default)]
     #[schemars(length(max = 50), inner(length(min = 1, max = 256)))]
     pub directory: Vec<String>,

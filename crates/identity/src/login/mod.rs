@@ -52,6 +52,9 @@ async fn sweep(cx: runtime::Cx) {
         if let Err(error) = talk::letters::sweep(&cx).await {
             tracing::warn!(?error, "old codes of letters could not be forgotten");
         }
+        if let Err(error) = talk::second::sweep(&cx).await {
+            tracing::warn!(?error, "keys of apps were not swept");
+        }
         if let Err(error) = talk::keys::sweep(&cx).await {
             tracing::warn!(?error, "unanswered challenges could not be forgotten");
         }

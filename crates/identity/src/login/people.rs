@@ -6,12 +6,12 @@
 
 use super::{administrators, talk};
 use crate::ca::Ca;
-use crate::realm::oidc;
+use crate::realm::{Realm, oidc};
 use crate::session::{self, Session, SessionStatus, tokens};
-use crate::user::{self, User, UserStatus};
+use crate::user::{self, LOCAL, User, UserStatus};
 use crate::{ADMINISTRATOR, api_key};
 use futures::future::BoxFuture;
-use model::{Error, Resource, Result, Timestamp};
+use model::{Error, Kind, Resource, Result, Timestamp};
 use parking_lot::Mutex;
 use runtime::audit::{LOGIN_FAILED, Note, note};
 use runtime::limit::{Caller, Limiter, Rate};
@@ -261,17 +261,34 @@ impl Seen {
 pub(crate) fn is_active(cx: &Cx, user: &str, owned: &Row) -> bool {
     let key = cx.key::<User>(None, user);
     let row = cx.cache().row(User::KIND.name, &key);
-    row.is_some_and(|row| owned.owner_uid == Some(row.uid) && may_enter(&row))
+    row.is_some_and(|row| {
+        owned.owner_uid == Some(row.uid) && may_enter(&row) && is_vouched_for(cx, &row)
+    })
 }
 
 /// Whether a user may log in, told by the column that says so.
 fn may_enter(user: &Row) -> bool {
-    let at = user::KIND
-        .columns
-        .iter()
-        .position(|c| c.path == "spec.active");
-    let active = at.and_then(|at| user.columns.get(at));
-    !user.deleting && active.is_some_and(|text| **text == *"true")
+    !user.deleting && column(&user::KIND, user, "spec.active") == Some("true")
+}
+
+/// Whether who says that a user is him is asked: his realm is there and switched on. Local users need none.
+fn is_vouched_for(cx: &Cx, user: &Row) -> bool {
+    let realm = column(&user::KIND, user, "spec.realm").unwrap_or_default();
+    let realm = realm.trim_matches('"');
+    if realm.is_empty() || realm == LOCAL {
+        return true;
+    }
+    let key = cx.key::<Realm>(None, realm);
+    let row = cx.cache().row(Realm::KIND.name, &key);
+    row.is_some_and(|row| {
+        !row.deleting && column(Realm::KIND, &row, "spec.enabled") == Some("true")
+    })
+}
+
+/// What a column of an object says, as JSON.
+fn column<'r>(kind: &Kind, row: &'r Row, path: &str) -> Option<&'r str> {
+    let at = kind.columns.iter().position(|c| c.path == path)?;
+    row.columns.get(at).map(|text| &**text)
 }
 
 impl Identities for People {

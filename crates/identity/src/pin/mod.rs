@@ -12,6 +12,7 @@ pub mod verify;
 mod tests;
 
 pub use types::{Hash, PinSpec, PinStatus, PinType, Rotate, State, Violation};
+pub(crate) use verify::standing;
 pub use verify::{Pins, Trust, http, tls};
 
 use model::{

@@ -256,3 +256,28 @@ async fn people_are_told_and_a_pin_ends() {
         assert!(format!("{error:?}").contains(field), "{error:?}");
     }
 }
+
+/// Whoever goes on with an earlier handshake shows no certificate, and would be asked for none.
+#[tokio::test]
+async fn a_pin_that_comes_later_holds_a_peer_that_is_known() {
+    let house = real().await;
+    let one = authority("one");
+    let leaf = leaf(&one);
+    let (at, _serving) = serve(&leaf).await;
+    let client = http(&house.cx, &Trust::Only(one.pem.clone())).unwrap();
+    let client = client.build().unwrap();
+    let call = || client.get(format!("https://{at}/")).send();
+    for _ in 0..2 {
+        assert_eq!(call().await.unwrap().status(), 200);
+    }
+    let before = standing(&house.cx);
+    let spec = json!({ "peer": "127.0.0.1", "type": "certificate", "primary": hash(b"another") });
+    pin(&house, "leaf", spec).await.unwrap();
+    assert_ne!(
+        standing(&house.cx),
+        before,
+        "who keeps a client learns of it"
+    );
+    let refused = format!("{:?}", call().await.unwrap_err());
+    assert!(refused.contains("pin `leaf`"), "{refused}");
+}

@@ -2,11 +2,11 @@
 
 use super::types::{Hash, PinSpec, PinType, Violation};
 use super::{KIND, Pin};
-use model::{Error, Result, Timestamp};
+use model::{Error, Result, Timestamp, Uid};
 use parking_lot::Mutex;
-use runtime::{Cache, Cx};
-use rustls::client::WebPkiServerVerifier;
+use runtime::{Cache, Cx, Obj};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -130,8 +130,18 @@ pub fn tls(cx: &Cx, trust: &Trust) -> Result<ClientConfig> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
+    // Who goes on with an earlier handshake shows no certificate.
+    config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// What is pinned now: whoever keeps a client makes it anew when this is no longer the same, since what is open already is
+/// not looked at again.
+pub(crate) fn standing(cx: &Cx) -> Vec<(Uid, u64)> {
+    let pins = cx.list::<Pin>(None);
+    let of = |pin: &Arc<Obj<Pin>>| (pin.metadata.uid, pin.metadata.generation);
+    pins.iter().map(of).collect()
 }
 
 /// The beginning of an HTTP client that calls others so. It follows no redirection and goes through no proxy.
@@ -248,8 +258,9 @@ impl ServerCertVerifier for Verifier {
         let at = Duration::from_secs(now.as_secs()).as_millis();
         let at = Timestamp::from_millis(i64::try_from(at).unwrap_or(i64::MAX));
         let peer = match name {
-            ServerName::IpAddress(ip) => std::net::IpAddr::from(*ip).to_string(),
-            name => name.to_str().to_ascii_lowercase(),
+            ServerName::IpAddress(ip) => std::net::IpAddr::from(*ip).to_canonical().to_string(),
+            // A dot at the end is no other name.
+            name => name.to_str().trim_end_matches('.').to_ascii_lowercase(),
         };
         for (pin, spec) in self.pins(&peer, at) {
             if self.holds(&spec, &shown) {

@@ -6,9 +6,10 @@
 //! first logs in with his name gets him, once.
 
 use super::{Realm, mapping};
-use crate::user::{self, User};
+use crate::user::{self, LOCAL, User};
+use crate::{api_key, session};
 use model::{Error, Name, ObjectRef, Result, What};
-use runtime::{Cx, Obj, Op};
+use runtime::{Cx, Obj, Op, object_ref};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -121,8 +122,15 @@ async fn update(
         },
         body: json!({ "metadata": { "revision": user.metadata.revision }, "spec": new }),
     };
+    // Who could be anybody until now is somebody: what others hold of him is worth nothing more.
+    let is_taken = user.spec.subject.is_none();
     match cx.submit(op, "login").await {
-        Ok(_) => Ok(cx.get::<User>(None, &user.metadata.name)),
+        Ok(_) => {
+            if is_taken {
+                take_back(cx, &user.metadata.name).await?;
+            }
+            Ok(cx.get::<User>(None, &user.metadata.name))
+        }
         Err(Error {
             what: What::PreconditionFailed(_) | What::NotFound,
             ..
@@ -131,13 +139,39 @@ async fn update(
     }
 }
 
+/// Ends the sessions of a user and takes his keys back.
+async fn take_back(cx: &Cx, user: &str) -> Result<()> {
+    session::end_all(cx, user, None).await?;
+    let key = cx.key::<User>(None, user);
+    let owned = cx.cache().owned(&key);
+    let keys = owned.iter().filter_map(object_ref);
+    for target in keys.filter(|target| target.kind == api_key::KIND.name) {
+        let op = Op::Act {
+            target,
+            verb: "revoke".into(),
+            params: json!({ "reason": "made before its owner first came" }),
+        };
+        match cx.submit(op, "login").await {
+            Err(error) if error.what != What::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 async fn make(cx: &Cx, realm: &Obj<Realm>, incoming: &Incoming) -> Result<Arc<Obj<User>>> {
     let at = realm.metadata.name.as_str();
     let groups = mapping::groups(cx, realm, &[], &incoming.groups);
     // Somebody else may have the name already, of another realm or by its look.
     let plain = ours(&incoming.username);
     let longer = ours(&format!("{plain}.{at}"));
-    for username in [plain, longer] {
+    // Who logs in without naming a realm gives his password to that of the plain name: that is no other than the first.
+    let realms = cx.list::<Realm>(None);
+    let others = realms
+        .iter()
+        .any(|realm| ![LOCAL, at].contains(&realm.metadata.name.as_str()));
+    let plain = Some(plain).filter(|_| !others || super::first(cx) == at);
+    for username in plain.into_iter().chain([longer]) {
         let (Ok(username), Some(name)) = (user::names::parse(&username), Name::suggest(&username))
         else {
             continue;

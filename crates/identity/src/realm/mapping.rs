@@ -5,6 +5,7 @@
 
 use super::{GroupMap, Realm};
 use crate::group::Group;
+use model::Name;
 use runtime::{Cx, Obj};
 use std::collections::BTreeSet;
 
@@ -17,7 +18,8 @@ pub const SAME: &str = "debvisor-";
 pub struct Ours {
     /// Its name.
     pub name: String,
-    /// `directory` of it: `NAME`, which any realm may say, or `REALM:NAME`.
+    /// `directory` of it: `NAME`, which any realm may say, or `REALM:NAME`. Whatever looks like the latter is it: no realm,
+    /// also none that is made later, is believed what is said to be of another.
     pub called: Vec<String>,
 }
 
@@ -49,15 +51,24 @@ impl Mapping<'_> {
 
     /// Whether what a group of ours is called is this name of this realm.
     fn is(&self, called: &str, said: &str) -> bool {
-        let named = called.strip_prefix(self.realm);
-        called == said || named.and_then(|rest| rest.strip_prefix(':')) == Some(said)
+        self.mine(called) == Some(said)
+    }
+
+    /// What a group of ours is called by this realm; nothing when only another calls it so.
+    fn mine<'n>(&self, called: &'n str) -> Option<&'n str> {
+        match called.split_once(':') {
+            Some((realm, name)) if Name::parse("directory", realm).is_ok() => {
+                (realm == self.realm).then_some(name)
+            }
+            _ => Some(called),
+        }
     }
 
     /// Whether some word of the realm puts people into a group of ours.
     pub fn reaches(&self, group: &Ours) -> bool {
         self.table.iter().any(|map| map.to == group.name)
             || (self.same_names && group.name.starts_with(SAME))
-            || !group.called.is_empty()
+            || group.called.iter().any(|name| self.mine(name).is_some())
     }
 
     /// The groups that somebody is in from now on.
@@ -143,6 +154,8 @@ mod tests {
         for foreign in [
             "ops2",
             "elsewhere:ops2x",
+            "elsewhere:ops2",
+            "corp:night shift",
             "by-hand",
             "gone",
             "Ops",
@@ -154,6 +167,9 @@ mod tests {
 
     #[test]
     fn what_people_gave_stays_and_what_the_realm_gave_goes_with_it() {
+        // `others` is another realm's: who is in it stays in it.
+        let of_others = ["by-hand", "others"];
+        assert_eq!(mapped(&of_others, &[], true), of_others);
         let before = ["by-hand", "by-table", "debvisor-admin", "operators"];
         assert_eq!(mapped(&before, &[], true), ["by-hand"]);
         assert_eq!(mapped(&before, &["ops"], true), ["by-hand", "operators"]);

@@ -2,9 +2,11 @@
 
 use super::{LOCAL, Realm, RealmSpec, RealmType, ldap, mapping, oidc};
 use crate::access;
+use crate::secret_backend::may_say_where;
 use crate::user::User;
 use model::{Error, Result, Violation};
 use runtime::Draft;
+use serde_json::json;
 
 /// The space in which the first realm of a login page is unique.
 const DEFAULT: &str = "default-realm";
@@ -19,7 +21,32 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
         return Err(Error::invalid(wrong));
     }
     first(draft, &spec)?;
+    may_send(draft, &spec)?;
     no_way_up(draft, &name, &spec)
+}
+
+/// What proves us to a directory or provider is sent to where this spec says.
+fn may_send(draft: &Draft<'_>, spec: &RealmSpec) -> Result<()> {
+    let sent = |spec: &RealmSpec| {
+        let ldap = spec.ldap.as_ref().and_then(|ldap| {
+            let way = json!([ldap.urls, ldap.tls, ldap.ca, ldap.bind_dn]);
+            Some((ldap.secret.clone()?, way))
+        });
+        let oidc = spec.oidc.as_ref().and_then(|oidc| {
+            let way = json!([oidc.issuer, oidc.client_id, oidc.ca]);
+            Some((oidc.client_secret.clone()?, way))
+        });
+        ldap.into_iter().chain(oidc).collect::<Vec<_>>()
+    };
+    let before = draft.old_spec::<Realm>()?.map(|old| sent(&old));
+    let before = before.unwrap_or_default();
+    let now = sent(spec);
+    if now == before {
+        return Ok(());
+    }
+    now.iter()
+        .chain(&before)
+        .try_for_each(|(secret, _)| may_say_where(draft, secret))
 }
 
 fn check(name: &str, spec: &RealmSpec) -> Vec<Violation> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::session;
 use crate::user::User;
 use runtime::{Actor, Answer, CxBuilder, Registry, Request, Surface};
 
@@ -190,15 +191,16 @@ async fn somebody_is_made_once_and_follows_his_realm() {
 async fn nobody_is_taken_over_by_a_name() {
     let cx = start().await;
     for realm in ["corp", "club"] {
-        create(
-            &cx,
-            "realm",
-            realm,
-            provider(json!({ "auto_create": true })),
-        )
-        .await
-        .unwrap();
+        let first = realm == "corp";
+        let spec = provider(json!({ "auto_create": true, "default": first }));
+        create(&cx, "realm", realm, spec).await.unwrap();
     }
+    // The plain name of a realm that is not the first is left to the first: who names no realm is asked there.
+    let chief = somebody("s 9", "chief", &[]);
+    let user = arrives(&cx, "club", &chief).await.unwrap();
+    assert_eq!(user.spec.username, "chief.club");
+    let user = arrives(&cx, "corp", &chief).await.unwrap();
+    assert_eq!(user.spec.username, "chief");
     for name in ["root1", "modern"] {
         create(&cx, "user", name, json!({})).await.unwrap();
     }
@@ -264,6 +266,50 @@ async fn without_auto_create_an_administrator_makes_him_and_the_first_to_come_is
             .await
             .is_err()
     );
+}
+
+/// Whoever made a user for somebody holds nothing of him once he has come.
+#[tokio::test]
+async fn what_others_hold_of_somebody_ends_when_he_comes() {
+    let cx = start().await;
+    crate::role::make_built_in(&cx).await.unwrap();
+    create(&cx, "realm", "corp", provider(json!({})))
+        .await
+        .unwrap();
+    for (user, spec) in [("clerk", json!({})), ("chief", json!({ "realm": "corp" }))] {
+        create(&cx, "user", user, spec).await.unwrap();
+    }
+    let spec = json!({ "user": "clerk", "role": "admin" });
+    create(&cx, "grant", "clerk", spec).await.unwrap();
+    let clerk = || Actor::user("clerk", None, None);
+    let key = json!({ "owner": "chief" });
+    create_as(&cx, clerk(), "api-key", "mine", key)
+        .await
+        .unwrap();
+    let before = cx.get::<User>(None, "chief").unwrap();
+    let held = session::begin(&cx, &before, session::Begin::default());
+    let held = held.await.unwrap().session;
+    let subject = "https://id.example.org 1";
+    let is = json!({ "subject": subject });
+    // Nor does he become somebody whose sessions and keys are held already.
+    let op = |name: &str, spec: Value| Op::Patch {
+        target: ObjectRef {
+            kind: "user".into(),
+            project: None,
+            name: name.into(),
+        },
+        body: json!({ "spec": spec }),
+    };
+    let refused = ask_as(&cx, clerk(), op("chief", is)).await;
+    assert_eq!(refused.unwrap_err().status(), 403);
+    let came = somebody(subject, "chief", &[]);
+    arrives(&cx, "corp", &came).await.unwrap();
+    let key = cx.get::<crate::api_key::ApiKey>(None, "mine").unwrap();
+    assert!(key.spec.revoked.is_some());
+    assert!(cx.get::<session::Session>(None, &held).is_none());
+    let other = json!({ "subject": "https://id.example.org 2" });
+    let refused = ask_as(&cx, clerk(), op("chief", other)).await;
+    assert_eq!(refused.unwrap_err().status(), 403);
 }
 
 #[tokio::test]

@@ -37,16 +37,6 @@ pub(super) fn users(cx: &Cx, secret: &Obj<Secret>) -> Vec<ObjectRef> {
     users
 }
 
-/// The same as readers of the secret may know them: nothing of other projects.
-pub(super) fn names(cx: &Cx, secret: &Obj<Secret>) -> Vec<String> {
-    let project = secret.metadata.project.as_deref();
-    users(cx, secret)
-        .iter()
-        .filter(|user| user.project.is_none() || user.project.as_deref() == project)
-        .map(|user| format!("{}/{}", user.kind, user.name))
-        .collect()
-}
-
 impl Controller for SecretController {
     fn name(&self) -> &'static str {
         "secrets"
@@ -89,7 +79,7 @@ impl Controller for SecretController {
                 _ => None,
             };
             let rotating = !meta.claims.is_empty();
-            let users = names(cx, &secret);
+            let used_by = u32::try_from(users(cx, &secret).len()).unwrap_or(u32::MAX);
             cx.set_status::<Secret>(key, |status: &mut SecretStatus| {
                 status.version = spec.version;
                 status.since = since;
@@ -104,7 +94,7 @@ impl Controller for SecretController {
                         valid: number == spec.version,
                     })
                     .collect();
-                status.users.clone_from(&users);
+                status.used_by = used_by;
                 status.due = due.map(|(_, due)| due);
                 status.observed_generation = meta.generation;
                 status.state = match (rotating, failed(status)) {

@@ -76,7 +76,7 @@ pub static KIND: Kind = Kind {
         Column::new("version", "status.version"),
         Column::new("age", "status.since").unit(Unit::Age),
         Column::new("due", "status.due"),
-        Column::new("users", "status.users").unit(Unit::Count),
+        Column::new("users", "status.used_by").unit(Unit::Count),
         Column::new("backend", "spec.backend").wide(),
     ],
     actions: &[
@@ -125,7 +125,7 @@ pub static KIND: Kind = Kind {
         },
         StreamKind {
             name: "users",
-            doc: "Lists who names this secret.",
+            doc: "Lists who names this secret, as far as its reader may read them too.",
             way: Way::Read,
             ticketed: false,
             input: schema::empty,

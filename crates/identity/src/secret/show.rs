@@ -1,4 +1,5 @@
-//! What is shown of a secret over a stream: its value to who may see it, its versions and users to who may read it.
+//! What is shown of a secret over a stream: its value to who may see it, its versions to who may read it, its users to
+//! who may read them.
 
 use super::{Secret, read};
 use futures::future::BoxFuture;
@@ -77,8 +78,13 @@ pub(super) fn users(
 ) -> BoxFuture<'static, Result<()>> {
     Box::pin(async move {
         let object = object(&cx, &request)?;
-        for user in super::controller::names(&cx, &object) {
-            io.data(user + "\n").await?;
+        for user in super::controller::users(&cx, &object) {
+            let (project, name) = (user.project.as_deref(), Some(user.name.as_str()));
+            let (gate, actor) = (cx.gate(), &request.actor);
+            // From where he asks is not known here: what counts only from some addresses does not count.
+            if gate.may(actor, None, &user.kind, "read", project, name) {
+                io.data(format!("{}/{}\n", user.kind, user.name)).await?;
+            }
         }
         Ok(())
     })

@@ -155,8 +155,8 @@ pub struct SecretStatus {
     pub since: Option<Timestamp>,
     /// The versions that are kept, newest first.
     pub versions: Vec<VersionStatus>,
-    /// Who names it: `kind/name`.
-    pub users: Vec<String>,
+    /// How many objects name it. Which, the stream `users` says to who may read them.
+    pub used_by: u32,
     /// When the version is too old.
     pub due: Option<Timestamp>,
     /// Generation of its spec that was seen.

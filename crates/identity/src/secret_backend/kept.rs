@@ -2,6 +2,7 @@
 
 use super::client::{Client, Token};
 use super::{Backend, BackendSpec};
+use crate::pin;
 use crate::secret::{self, Secret};
 use model::{Error, ObjectRef, Result, Timestamp, Uid, What};
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ impl Held {
 
 struct Kept {
     generation: u64,
+    /// What was pinned when the connection was made.
+    pins: Vec<(Uid, u64)>,
     client: Client,
     held: Option<Held>,
     values: HashMap<(String, String), (String, Timestamp)>,
@@ -51,18 +54,22 @@ impl Backends {
             .ok_or_else(|| Error::refused("this process asks no key server"))
     }
 
-    /// The connection; made anew when the server was declared anew. Then nothing of the one before is used.
+    /// The connection; made anew when the server was declared anew, or what a peer must show. Then nothing of the one
+    /// before is used.
     pub(super) fn client(&self, cx: &Cx, backend: &Obj<Backend>) -> Result<Client> {
         let meta = &backend.metadata;
+        let pins = pin::standing(cx);
         let mut all = self.0.lock();
         if let Some(kept) = all.get(&meta.uid)
             && kept.generation == meta.generation
+            && kept.pins == pins
         {
             return Ok(kept.client.clone());
         }
         let client = Client::new(cx, &meta.name, &backend.spec)?;
         let kept = Kept {
             generation: meta.generation,
+            pins,
             client: client.clone(),
             held: None,
             values: HashMap::new(),

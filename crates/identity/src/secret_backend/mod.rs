@@ -12,7 +12,7 @@ mod types;
 mod user;
 
 pub use kept::Backends;
-pub(crate) use rules::is_here;
+pub(crate) use rules::{is_here, may_say_where};
 pub use types::{Auth, AuthMethod, BackendSpec, BackendStatus, BackendType};
 pub use user::PasswordThere;
 

@@ -63,6 +63,29 @@ fn claim_subject(draft: &mut Draft<'_>, spec: &UserSpec, old: Option<&UserSpec>)
     Ok(())
 }
 
+/// Whoever is somebody in his realm stays him: who could make a user somebody else would have, in the sessions and keys
+/// that he holds of the one, the rights of the other.
+fn stays_himself(draft: &Draft<'_>, spec: &UserSpec, old: &UserSpec) -> Result<()> {
+    let same = spec.subject == old.subject && spec.realm == old.realm;
+    if same || draft.actor().is_trusted() {
+        return Ok(());
+    }
+    let holds = |key: &runtime::Key| {
+        let kinds = [crate::session::KIND.name, crate::api_key::KIND.name];
+        runtime::object_ref(key).is_some_and(|it| kinds.contains(&&*it.kind))
+    };
+    let own = draft.cx().key::<User>(None, &draft.meta.name);
+    match old.subject.is_none() && !draft.cx().cache().owned(&own).iter().any(holds) {
+        true => Ok(()),
+        false => Err(Error::denied(format!(
+            "`{}` may not say that user `{}` is somebody else",
+            draft.actor().name,
+            draft.meta.name
+        ))
+        .hint("make another user; on the machine itself an administrator may")),
+    }
+}
+
 /// At creation and every change.
 pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
     let mut spec = draft.spec::<User>()?;
@@ -130,6 +153,9 @@ pub(super) fn admit(draft: &mut Draft<'_>) -> Result<()> {
             Error::field("spec.realm", format!("there is no realm `{}`", spec.realm))
                 .hint("`local` is always there; see `dvctl realm list`"),
         );
+    }
+    if let Some(old) = &old {
+        stays_himself(draft, &spec, old)?;
     }
     claim_subject(draft, &spec, old.as_ref())?;
     let was_active = old.as_ref().is_some_and(|old| old.active);

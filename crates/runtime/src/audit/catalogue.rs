@@ -138,6 +138,11 @@ pub static RATE_LIMITED: Happening = warning(
     "security.rate_limited",
     "Requests of one caller were refused, because they were too many.",
 );
+/// A request that a page of somebody else has made, or that can be read two ways.
+pub static REQUEST_REFUSED: Happening = warning(
+    "security.request_refused",
+    "A request was refused by its head: a page of another site sent it, it lacks the token of its login, or two readers could read it two ways.",
+);
 /// A certificate that is not ours, or is revoked.
 pub static CERTIFICATE_REFUSED: Happening = warning(
     "security.certificate_refused",
@@ -200,6 +205,7 @@ pub static CATALOGUE: &[&Happening] = &[
     &SESSION_REVOKED,
     &PERMISSION_DENIED,
     &RATE_LIMITED,
+    &REQUEST_REFUSED,
     &CERTIFICATE_REFUSED,
     &SIGNATURE_REFUSED,
     &SECRET_REVEALED,

@@ -267,6 +267,9 @@ impl Chain {
 
     /// Writes rows at the end, after the seal that is owed. All of them or none.
     fn write(&mut self, rows: &mut [&mut Row]) -> Result<()> {
+        if let Some(head) = self.signer.settle()? {
+            self.owed = Some(head.row().end());
+        }
         let (mut next, mut hash) = (self.next, self.hash);
         let mut payloads = Vec::with_capacity(rows.len() + 1);
         if let Some((payload, sealed)) = &self.owed {
@@ -311,6 +314,9 @@ impl Chain {
     fn sign(&mut self) -> Result<()> {
         if self.unsealed == 0 && self.owed.is_none() {
             return Ok(());
+        }
+        if let Some(head) = self.signer.settle()? {
+            self.owed = Some(head.row().end());
         }
         if self.owed.is_none() {
             // What is signed must not be lost any more: its key will not come again.

@@ -44,18 +44,31 @@ pub(super) fn encode(subjects: &Subjects, row: &Row, prev: &Hash) -> Result<(Vec
     if let (Some(subject), Some(name)) = (&object, &row.name) {
         put(tag::SEALED_NAME, subject, name.clone())?;
     }
+    let mut own = None;
     let masked = match row.personal.is_empty() {
         true => None,
         false => {
             let mut masked = row.clone();
             let values = mask(&mut masked.params, &row.personal);
             let of = row.about.as_deref();
-            let of = of.filter(|name| is_ours || subjects.knows(name));
-            let subject = object.as_deref().or(of).unwrap_or(actor);
-            put(tag::SEALED_PARAMS, subject, canonical(&values.into()))?;
+            let plain = canonical(&values.into());
+            match (of, row.only_his) {
+                (Some(his), true) => {
+                    let tag = tag::SEALED_PARAMS;
+                    let field = Personal { tag, plain };
+                    let kept = subjects.seal_known(his, row.seq, &field)?;
+                    own = kept.map(|kept| (tag, kept));
+                }
+                _ => {
+                    let of = of.filter(|name| is_ours || subjects.knows(name));
+                    let subject = object.as_deref().or(of).unwrap_or(actor);
+                    put(tag::SEALED_PARAMS, subject, plain)?;
+                }
+            }
             Some(masked)
         }
     };
+    sealed.extend(own);
     let clear = Clear {
         actor: is_ours,
         name: !row.is_person,

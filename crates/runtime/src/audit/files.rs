@@ -52,6 +52,14 @@ pub(super) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     work().map_err(|e| failed("writing", path, e))
 }
 
+/// Makes durable what [`replace`] may have put in a place before it failed.
+pub(super) fn settle(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| failed("syncing", folder, e))
+}
+
 /// Adds whole lines to a file, durable: all of them or nothing. Half a line that a crash or a full disk left there goes.
 pub(super) fn append(path: &Path, text: &str) -> Result<()> {
     let work = || -> io::Result<()> {

@@ -180,7 +180,7 @@ pub struct VerifyInput {
 #[serde(deny_unknown_fields)]
 pub struct EraseInput {
     /// The name of the user.
-    #[schemars(extend("x-personal" = true), length(min = 1, max = 256))]
+    #[schemars(extend("x-personal" = true, "x-subject" = true), length(min = 1, max = 256))]
     pub subject: String,
 }
 
@@ -189,7 +189,7 @@ pub struct EraseInput {
 #[serde(deny_unknown_fields)]
 pub struct RestrictInput {
     /// The name of the user.
-    #[schemars(extend("x-personal" = true), length(min = 1, max = 256))]
+    #[schemars(extend("x-personal" = true, "x-subject" = true), length(min = 1, max = 256))]
     pub subject: String,
     /// Whether; `false` lifts it.
     pub on: bool,

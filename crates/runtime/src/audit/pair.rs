@@ -9,7 +9,7 @@ use crate::key::PERSON;
 use crate::registry::Declared;
 use crate::task::BatchInput;
 use crate::{ActorKind, Cx};
-use model::schema::{self, PERSONAL, REF, SECRET, property};
+use model::schema::{self, PERSONAL, REF, SECRET, SUBJECT, property};
 use model::{Error, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -35,7 +35,11 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         .map(|name| crate::object_key(kind, project, name))
         .and_then(|key| cx.cache().row(kind, &key));
     let personal = personal(declared, &request.op, &params);
-    let about = named(&declared.spec, &params["spec"]).or_else(|| owner(&params));
+    let subject = subject(declared, &request.op, &params);
+    let only_his = subject.is_some();
+    let about = subject
+        .or_else(|| named(&declared.spec, &params["spec"]))
+        .or_else(|| owner(&params));
     let whole = canonical(&params);
     let asked = match personal.is_empty() {
         true => Sha256::digest(whole.as_bytes()),
@@ -91,6 +95,7 @@ pub(crate) async fn intent(cx: &Cx, request: &Request) -> Result<Option<Pair>> {
         params,
         personal,
         about,
+        only_his,
         ..row
     };
     trail.keep(intent, when).await?;
@@ -250,6 +255,18 @@ fn owner(params: &Value) -> Option<String> {
     let kind = params.pointer("/metadata/owner/kind")?;
     let name = params.pointer(OWNER)?.as_str()?;
     (kind == PERSON).then(|| name.to_owned())
+}
+
+/// The person whom an action is all about.
+fn subject(declared: &Declared, op: &Op, params: &Value) -> Option<String> {
+    let Op::Act { verb, .. } = op else {
+        return None;
+    };
+    let (schema, given) = (declared.input(verb)?, params.as_object()?);
+    given.iter().find_map(|(name, value)| {
+        let ours = marked(property(schema, name)?, SUBJECT);
+        value.as_str().filter(|_| ours).map(str::to_owned)
+    })
 }
 
 /// The first person that a spec names.

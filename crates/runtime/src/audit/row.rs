@@ -97,6 +97,9 @@ pub struct Row {
     /// The person that the params name, when the object is not one.
     #[serde(skip)]
     pub(crate) about: Option<String>,
+    /// Whether the params are kept under his key or not at all: who is to be erased does not stay under another's.
+    #[serde(skip)]
+    pub(crate) only_his: bool,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -134,6 +137,7 @@ impl Default for Row {
             personal: Vec::new(),
             is_person: false,
             about: None,
+            only_his: false,
         }
     }
 }

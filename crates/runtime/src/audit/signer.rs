@@ -14,13 +14,19 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Puts a text in the place of a file.
+type Replace = fn(&Path, &str) -> Result<()>;
+
 pub(super) struct Signer {
     path: PathBuf,
     seal: Arc<dyn Seal>,
     state: State,
+    /// What was to take the place of the state when writing it ended with an error: perhaps it lies there.
+    doubt: Option<State>,
+    replace: Replace,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     #[serde(with = "hex")]
@@ -56,15 +62,13 @@ impl Signer {
         let Some(text) = files::read(path)? else {
             return Ok(None);
         };
-        let state: State = serde_json::from_str(&text).map_err(|e| {
-            Error::unavailable(format!("{} is not as it was written", path.display()))
-                .hint("restore it from your backup of the keys folder")
-                .because(e)
-        })?;
+        let state = State::read(path, &text)?;
         let signer = Signer {
             path: path.to_owned(),
             seal: seal.clone(),
             state,
+            doubt: None,
+            replace: |path, text| files::replace(path, text),
         };
         signer.key()?;
         Ok(Some(signer))
@@ -78,10 +82,7 @@ impl Signer {
         let Some(text) = files::read(path)? else {
             return Ok(None);
         };
-        let state: State = serde_json::from_str(&text).map_err(|e| {
-            Error::unavailable(format!("{} is not as it was written", path.display())).because(e)
-        })?;
-        Ok(state.last)
+        Ok(State::read(path, &text)?.last)
     }
 
     /// A new chain, with its first line. Nothing of it is on disk before [`Signer::keep`].
@@ -106,6 +107,8 @@ impl Signer {
             path: path.to_owned(),
             seal: seal.clone(),
             state,
+            doubt: None,
+            replace: |path, text| files::replace(path, text),
         };
         Ok((signer, head))
     }
@@ -165,14 +168,119 @@ impl Signer {
             last: Some(head.clone()),
         };
         seed.fill(0);
-        self.write(&next)?;
+        if let Err(error) = self.write(&next) {
+            self.doubt = Some(next);
+            return Err(error);
+        }
         self.state = next;
         Ok(head)
+    }
+
+    /// After a write that failed: finds out which key there is. Answers the seal when it was made all the same, whose key
+    /// is gone then: it belongs behind the last row before anything else does.
+    ///
+    /// # Errors
+    /// When that cannot be found out, or is not certain to stay. Then nothing may be added to the trail.
+    pub fn settle(&mut self) -> Result<Option<Head>> {
+        let Some(next) = &self.doubt else {
+            return Ok(None);
+        };
+        let text = files::read(&self.path)?.ok_or_else(|| {
+            Error::unavailable(format!("{} is gone", self.path.display()))
+                .hint("restore it from your backup of the keys folder")
+        })?;
+        let there = State::read(&self.path, &text)?;
+        if there == self.state {
+            self.doubt = None;
+            return Ok(None);
+        }
+        if there != *next {
+            return Err(Error::unavailable(format!(
+                "{} was changed by somebody",
+                self.path.display()
+            )));
+        }
+        files::settle(&self.path)?;
+        self.state = there;
+        self.doubt = None;
+        Ok(self.state.last.clone())
     }
 
     fn write(&self, state: &State) -> Result<()> {
         let text = serde_json::to_string(state)
             .map_err(|e| Error::internal("the signing key of the audit trail").because(e))?;
-        files::replace(&self.path, &text)
+        (self.replace)(&self.path, &text)
+    }
+}
+
+impl State {
+    fn read(path: &Path, text: &str) -> Result<State> {
+        serde_json::from_str(text).map_err(|e| {
+            Error::unavailable(format!("{} is not as it was written", path.display()))
+                .hint("restore it from your backup of the keys folder")
+                .because(e)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bare;
+
+    impl Seal for Bare {
+        fn seal(&self, _: &str, plain: &str) -> Result<String> {
+            Ok(plain.to_owned())
+        }
+        fn open(&self, _: &str, sealed: &str) -> Result<String> {
+            Ok(sealed.to_owned())
+        }
+    }
+
+    fn lost(_: &Path, _: &str) -> Result<()> {
+        Err(Error::unavailable("the disk is full"))
+    }
+
+    fn late(path: &Path, text: &str) -> Result<()> {
+        files::replace(path, text)?;
+        Err(Error::unavailable("the folder could not be synced"))
+    }
+
+    /// Whatever a failed write has left: the next seal is by the key that the one before has named.
+    #[test]
+    fn a_write_that_failed_leaves_no_doubt_about_the_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("epoch");
+        let seal: Arc<dyn Seal> = Arc::new(Bare);
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let mut byte = 0;
+        let mut random = |bytes: &mut [u8]| {
+            byte += 1;
+            bytes.fill(byte);
+        };
+        let (mut signer, genesis) = Signer::make(&path, &seal, now, &mut random).unwrap();
+        signer.keep().unwrap();
+        let good = signer.replace;
+        let mut key = genesis.next_key;
+        let fails: [(u64, Replace, bool); 3] =
+            [(1, lost, false), (2, late, true), (3, lost, false)];
+        for (seq, fails, is_there) in fails {
+            signer.replace = fails;
+            signer.sign(seq, [0; 32], now, &mut random).unwrap_err();
+            signer.replace = good;
+            let made = signer.settle().unwrap();
+            assert_eq!(made.is_some(), is_there, "{seq}");
+            assert!(signer.settle().unwrap().is_none());
+            let all = made
+                .into_iter()
+                .chain([signer.sign(seq, [0; 32], now, &mut random).unwrap()]);
+            for head in all {
+                assert!(head.is_signed_by(&key), "{seq}");
+                key = head.next_key;
+            }
+            let kept = Signer::open(&path, &seal).unwrap().unwrap();
+            assert_eq!(kept.last(), signer.last());
+        }
     }
 }

@@ -272,7 +272,8 @@ impl Subjects {
             .ok_or_else(|| Error::internal("a key of the audit trail is gone while it is used"))
     }
 
-    fn seal_known(&self, subject: &str, seq: u64, field: &Personal) -> Result<Option<Vec<u8>>> {
+    /// The same for who has a key; nothing for who has none, or none any more.
+    pub fn seal_known(&self, subject: &str, seq: u64, field: &Personal) -> Result<Option<Vec<u8>>> {
         let ring = self.ring.read();
         let Some(found) = ring.by_name.get(subject) else {
             return Ok(None);

@@ -340,6 +340,26 @@ impl Cache {
         }
     }
 
+    /// The rows that stand nearest to a key in the order of their names, and whether these are all of its kind and
+    /// project: what may have been meant by a name that there is not. However many there are, few are looked at.
+    pub fn around(&self, kind: &str, project: Option<&str>, key: &Key) -> (Vec<Arc<Row>>, bool) {
+        /// On each side.
+        const MOST: usize = 128;
+        let state = self.0.state.read();
+        let Some(rows) = state.rows.get(kind) else {
+            return (Vec::new(), true);
+        };
+        let prefix = query::prefix(kind, project);
+        let inside = |(k, _): &(&Key, &Arc<Row>)| k.as_str().starts_with(&prefix);
+        let mut before = rows.range(..key).rev().take_while(inside);
+        let mut after = rows.range(key..).take_while(inside);
+        let mut out: Vec<_> = before.by_ref().take(MOST).map(|(_, r)| r.clone()).collect();
+        out.reverse();
+        out.extend(after.by_ref().take(MOST).map(|(_, r)| r.clone()));
+        let whole = before.next().is_none() && after.next().is_none();
+        (out, whole)
+    }
+
     /// The owner of a unique value.
     pub fn unique(&self, key: &Key) -> Option<Key> {
         self.0.state.read().unique.get(key).cloned()

@@ -50,6 +50,14 @@ pub struct Listed {
 pub(crate) const MAX_PAGE: usize = 1000;
 const DEFAULT_PAGE: usize = 20;
 
+/// How the keys of a kind, or of a project of it, begin.
+pub(super) fn prefix(kind: &str, project: Option<&str>) -> String {
+    match project {
+        Some(p) => format!("{OBJECTS}{kind}/{p}/"),
+        None => format!("{OBJECTS}{kind}/"),
+    }
+}
+
 /// The rows of one project behind a key.
 pub(super) fn range<'a>(
     rows: &'a BTreeMap<Key, Arc<Row>>,
@@ -57,10 +65,7 @@ pub(super) fn range<'a>(
     project: Option<&str>,
     after: Option<&Key>,
 ) -> impl Iterator<Item = (&'a Key, &'a Arc<Row>)> {
-    let prefix = match project {
-        Some(p) => format!("{OBJECTS}{kind}/{p}/"),
-        None => format!("{OBJECTS}{kind}/"),
-    };
+    let prefix = prefix(kind, project);
     let from = match after {
         Some(key) => Bound::Excluded(key.clone()),
         None => Bound::Included(Key::new(prefix.as_str())),

@@ -161,7 +161,7 @@ impl Desk {
         let error = Error::not_found(format!("there is no {target}"));
         let project = target.project.as_deref();
         let view = self.view(request, &target.kind, project);
-        let mut rows = self.cx.cache().rows(&target.kind, project);
+        let (mut rows, _) = (self.cx.cache()).around(&target.kind, project, &key_of(target));
         rows.retain(|row| view.shows(row));
         match model::nearest(&target.name, rows.iter().map(|r| &*r.name)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),

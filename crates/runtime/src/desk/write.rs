@@ -440,11 +440,14 @@ impl Desk {
                     }
                     Some(_) => {}
                     None => {
-                        let mut rows = self.cx.cache().rows(kind, project.as_deref());
+                        let (mut rows, whole) =
+                            (self.cx.cache()).around(kind, project.as_deref(), &key);
                         rows.retain(|row| view.shows(row));
                         let mut v = Violation::new(field, format!("there is no {kind} `{text}`"));
                         v.hint = match model::nearest(text, rows.iter().map(|r| &*r.name)) {
                             Some(near) => Some(format!("did you mean `{near}`?")),
+                            // Somewhere else there may be what he may see.
+                            None if !whole => None,
                             None if rows.is_empty() => {
                                 Some(format!("there is none yet: `dvctl {kind} create`"))
                             }

@@ -170,7 +170,8 @@ impl Gate {
             .cache()
             .row(PROJECT, &object_key(PROJECT, None, project));
         let Some(row) = row.filter(|_| enters(project)) else {
-            let rows = self.cx.cache().rows(PROJECT, None);
+            let key = object_key(PROJECT, None, project);
+            let (rows, _) = self.cx.cache().around(PROJECT, None, &key);
             let known = rows.iter().map(|r| &*r.name).filter(|name| enters(name));
             let error = Error::not_found(format!("there is no project `{project}`"));
             return Err(match model::nearest(project, known) {

@@ -39,7 +39,13 @@ pub(super) async fn upgrade(call: Call, request: Request<Body>) -> Outcome {
     }
     let call = call.with_socket()?;
     let upgrade = socket::accept(request).await?.protocols([NAME]);
-    Ok(upgrade.on_upgrade(move |socket| serve(call, socket)))
+    let cut = call.app.cut.clone();
+    let serve = move |socket| async move {
+        cut.run_until_cancelled(serve(call, socket))
+            .await
+            .unwrap_or(())
+    };
+    Ok(upgrade.on_upgrade(serve))
 }
 
 async fn serve(call: Call, socket: WebSocket) {

@@ -96,7 +96,8 @@ pub(crate) async fn answer(
     }
     if socket::wanted(&request) {
         let call = call.with_socket()?;
-        return socket::upgrade(request, move |socket| duplex(call, admitted, socket)).await;
+        let app = call.app.clone();
+        return socket::upgrade(&app, request, move |socket| duplex(call, admitted, socket)).await;
     }
     if stream.way != Way::Read {
         return Err(Failure::http(

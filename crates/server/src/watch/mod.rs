@@ -200,7 +200,9 @@ pub(crate) async fn answer(call: Call, request: Request<Body>) -> Outcome {
     let events = open(&call, wanted)?;
     if socket::wanted(&request) {
         let call = call.with_socket()?;
-        return socket::upgrade(request, move |socket| serve_socket(call, socket, events)).await;
+        let app = call.app.clone();
+        let serve = move |socket| serve_socket(call, socket, events);
+        return socket::upgrade(&app, request, serve).await;
     }
     Ok(serve_sse(call, events))
 }

@@ -1,6 +1,7 @@
 //! WebSockets that are pinged, bounded, and closed with a reason.
 
 use crate::Limits;
+use crate::app::App;
 use crate::reply::{Failure, Outcome};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
@@ -52,12 +53,15 @@ pub(crate) async fn accept(request: Request<Body>) -> Outcome<WebSocketUpgrade> 
         .max_write_buffer_size(2 * MESSAGE))
 }
 
-/// Answers the handshake and runs `serve` on the socket.
-pub(crate) async fn upgrade<F, Fut>(request: Request<Body>, serve: F) -> Outcome
+/// Answers the handshake and runs `serve` on the socket, until it ends or the server cuts what is left.
+pub(crate) async fn upgrade<F, Fut>(app: &App, request: Request<Body>, serve: F) -> Outcome
 where
     F: FnOnce(WebSocket) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
+    let cut = app.cut.clone();
+    let serve =
+        move |socket| async move { cut.run_until_cancelled(serve(socket)).await.unwrap_or(()) };
     Ok(accept(request).await?.on_upgrade(serve))
 }
 

@@ -68,6 +68,44 @@ async fn a_page_of_another_site_cannot_act() {
     }
     assert_eq!(post("a", &ours).await.unwrap().status(), 201);
     assert!(socket(&house, &[("origin", ours)]).await.is_ok());
+    // On record once, and how often it came again: nobody fills the trail with it.
+    let refused = house.ask(Method::POST, LAMPS).header("host", "x");
+    assert_eq!(told(refused.send().await.unwrap()).await.0, 400);
+    let rows = refusals(&house).await;
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.result.as_deref(),
+                row.repeats,
+                row.params["origin"].as_str(),
+            )
+        })
+        .collect();
+    let foreign = Some("FOREIGN_ORIGIN");
+    assert_eq!(seen.len(), 2, "{rows:?}");
+    assert_eq!(
+        seen[0],
+        (foreign, 0, Some("https://evil.example")),
+        "{rows:?}"
+    );
+    assert_eq!((seen[1].0, seen[1].1), (foreign, 9), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row.actor == "administrator"),
+        "{rows:?}"
+    );
+}
+
+/// What the door has refused, as it is on record. The end of the process writes what waits.
+async fn refusals(house: &House) -> Vec<runtime::audit::Row> {
+    house
+        .cx
+        .life()
+        .stop(std::time::Duration::from_secs(5))
+        .await;
+    let mut rows = house.trail.last(1000).await;
+    rows.retain(|row| row.action == runtime::audit::REQUEST_REFUSED.action);
+    rows
 }
 
 #[tokio::test]

@@ -295,10 +295,107 @@ async fn who_is_erased_is_gone_from_the_rows_of_his_sessions() {
     };
     let rows = of_sessions().await;
     assert!(format!("{rows:?}").contains("\"bob\""), "{rows:?}");
-    assert!(trail.erase("bob").await.unwrap());
+    // The order to erase him names him as well.
+    let path = format!("/api/v1/audit-chains/{}/actions/erase", house.cx.node());
+    let (status, task) = house.post(&path, json!({ "subject": "bob" })).await;
+    assert_eq!(status, 202, "{task}");
+    let name = text(&task["metadata"], "name");
+    let path = format!("/api/v1/tasks/{name}");
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let (_, task) = house.get(&path).await;
+        match task["status"]["state"].as_str() {
+            Some("succeeded") => break,
+            Some("failed" | "rolled_back" | "cancelled") => panic!("{task}"),
+            _ => assert!(tokio::time::Instant::now() < until, "{task}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let orders = async || {
+        let mut rows = house.trail.last(1000).await;
+        rows.retain(|row| row.action == "audit-chain.erase");
+        rows
+    };
+    while orders().await.len() < 2 {
+        assert!(tokio::time::Instant::now() < until, "no outcome");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let rows = orders().await;
+    assert!(!format!("{rows:?}").contains("bob"), "{rows:?}");
+    assert!(!trail.erase("bob").await.unwrap(), "he is gone already");
     let rows = of_sessions().await;
     assert!(
         !rows.is_empty() && !format!("{rows:?}").contains("\"bob\""),
         "{rows:?}"
     );
+}
+
+/// A WebSocket is no longer its connection's, and still the server's: the server tells it and waits for it.
+#[tokio::test]
+async fn no_socket_outlives_the_server() {
+    let mut house = House::open().await;
+    house.lamp("a").await;
+    let echo = "/api/v1/projects/default/lamps/a/streams/echo";
+    let (_, made) = house.post(&format!("{echo}/ticket"), Value::Null).await;
+    let path = format!("{echo}?ticket={}", text(&made, "ticket"));
+    // A client that reads nothing: what is sent to it goes nowhere, also the word that the server restarts.
+    let mut deaf = crate::watch::socket(&house, &path, None).await.unwrap();
+    let piece = Message::Binary(vec![7; 256 * 1024].into());
+    let full = async {
+        loop {
+            let sent = tokio::time::timeout(Duration::from_secs(2), deaf.send(piece.clone()));
+            match sent.await {
+                Ok(sent) => sent.unwrap(),
+                Err(_) => return,
+            }
+        }
+    };
+    full.await;
+    let mut other = crate::watch::socket(&house, "/api/v1/watch?kind=lamp", None)
+        .await
+        .unwrap();
+    house.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), &mut house.serving);
+    let ended = ended.await.expect("serving ends").unwrap().unwrap();
+    assert_eq!(ended, server::Ended::Forced, "the deaf one had to be cut");
+    let code = loop {
+        match other.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => break u16::from(frame.code),
+            Some(Ok(_)) => {}
+            other => panic!("it was not told: {other:?}"),
+        }
+    };
+    assert_eq!(code, 1012);
+}
+
+/// Whom else a secret serves is seen by who may see them; of the others only that they are.
+#[tokio::test]
+async fn a_secret_names_those_who_use_it_to_who_may_see_them() {
+    let house = House::open().await;
+    role(&house, json!(["secret.*"])).await;
+    let me = member(&house, "bob").await;
+    let token = text(&me, "access");
+    let secrets = "/api/v1/projects/default/secrets";
+    let secret = json!({ "metadata": { "name": "ci-key" }, "spec": { "value": "x" } });
+    assert_eq!(house.post(secrets, secret).await.0, 201);
+    let spec = json!({ "owner": "bob", "sink": "default/ci-key" });
+    let key = json!({ "metadata": { "name": "hidden" }, "spec": spec });
+    let (status, made) = house.post("/api/v1/api-keys", key).await;
+    assert_eq!(status, 201, "{made}");
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    let shown = loop {
+        let (_, shown) = get(&house, token, &format!("{secrets}/ci-key")).await;
+        if shown["status"]["used_by"] == 1 {
+            break shown;
+        }
+        assert!(tokio::time::Instant::now() < until, "{shown}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(!shown.to_string().contains("hidden"), "{shown}");
+    let users = format!("{secrets}/ci-key/streams/users");
+    let (status, told) = get(&house, token, &users).await;
+    assert_eq!(status, 200, "{told}");
+    assert!(!told.to_string().contains("hidden"), "{told}");
+    let (_, told) = house.get(&users).await;
+    assert!(told.to_string().contains("api-key/hidden"), "{told}");
 }

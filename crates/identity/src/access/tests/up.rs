@@ -574,3 +574,100 @@ async fn a_project_that_is_denied_altogether_is_not_there() {
     world.grant("al-gold", spec).await;
     assert_eq!(world.told("al", get("bank", "gold")).await, 200);
 }
+
+/// A realm's server is sent the value of the secret that its spec names.
+#[tokio::test]
+async fn a_secret_is_sent_where_who_may_see_it_says() {
+    let world = world().await;
+    for (name, allow) in [
+        ("realms", &["realm.*", "*.read", "group.*"] as &[&str]),
+        ("sees", &["secret.reveal"]),
+    ] {
+        role(&world, name, allow, &[]).await;
+    }
+    world
+        .grant("eve-realms", json!({ "user": "eve", "role": "realms" }))
+        .await;
+    world
+        .grant("sam-realms", json!({ "user": "sam", "role": "realms" }))
+        .await;
+    world
+        .grant("sam-sees", json!({ "user": "sam", "role": "sees" }))
+        .await;
+    let op = create("secret", Some("shop"), "root", json!({}), json!({}));
+    assert_eq!(by_root(&world, op).await, 200);
+    let spec = |server: &str, secret: &str| {
+        json!({
+            "type": "ldap", "same_names": false,
+            "ldap": {
+                "urls": [server], "base_dn": "dc=example", "bind_dn": "cn=me", "secret": secret,
+            },
+        })
+    };
+    let mine = "ldaps://mine.example";
+    let new = || create("realm", None, "mine", json!({}), spec(mine, "shop/root"));
+    assert_eq!(world.told("eve", new()).await, 403);
+    let made = world.ask(person("sam"), None, new()).await;
+    assert!(made.is_ok(), "{made:?}");
+    // Nor to another server, nor with more to it than he found.
+    let moved = json!({ "ldap": { "urls": ["ldaps://elsewhere.example"] } });
+    assert_eq!(world.told("eve", patch("realm", "mine", moved)).await, 403);
+    let other = json!({ "display_name": "Ours", "ldap": { "sync_minutes": 30 } });
+    let said = world
+        .ask(
+            person("eve"),
+            None,
+            patch("realm", "mine", other["ldap"].clone()),
+        )
+        .await;
+    assert!(said.is_err(), "no such field: {said:?}");
+    let ldap = json!({ "ldap": other["ldap"] });
+    assert_eq!(world.told("eve", patch("realm", "mine", ldap)).await, 200);
+}
+
+/// The way that is recommended for one's own administrators.
+#[tokio::test]
+async fn a_role_asks_of_logins_what_those_above_it_ask() {
+    let world = world().await;
+    let parents = json!({ "parents": ["superadmin"] });
+    let op = create("role", None, "site", json!({}), parents);
+    assert_eq!(by_root(&world, op).await, 200);
+    let below = json!({ "parents": ["site"] });
+    let op = create("role", None, "ours", json!({}), below);
+    assert_eq!(by_root(&world, op).await, 200);
+    world
+        .grant("sam-ours", json!({ "user": "sam", "role": "ours" }))
+        .await;
+    world
+        .grant("low-view", json!({ "user": "low", "role": "viewer" }))
+        .await;
+    let mfa = |user: &str| of(&world.cx).unwrap().mfa(&world.cx, user);
+    assert_eq!(mfa("sam"), Mfa::Required);
+    assert_eq!(mfa("low"), Mfa::Enrolled);
+}
+
+/// Two writes would leave a moment, and after a crash more than that, in which the old one counts or none does.
+#[tokio::test]
+async fn a_password_takes_the_place_of_the_old_one_in_one_commit() {
+    let world = world().await;
+    let cx = &world.cx;
+    let op = create("user", None, "sam", json!({}), json!({}));
+    assert_eq!(by_root(&world, op).await, 200);
+    let user = cx.get::<User>(None, "sam").unwrap();
+    let replace = |name: &'static str, hash: &'static str| {
+        factor::replace(cx, &user, name, Sort::Password, hash.into(), None)
+    };
+    let first = replace("password-1", "old").await.unwrap();
+    let before = cx.store_handle().get(&cx.key::<Factor>(None, &first)).await;
+    let before = before.unwrap().unwrap().modified;
+    let second = replace("password-2", "new").await.unwrap();
+    let all = factor::of_sort(cx, &user, Sort::Password);
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0].spec.material.as_deref(), Some("new"));
+    let now = cx
+        .store_handle()
+        .get(&cx.key::<Factor>(None, &second))
+        .await;
+    let now = now.unwrap().unwrap().modified;
+    assert_eq!(now.0, before.0 + 1, "one commit");
+}

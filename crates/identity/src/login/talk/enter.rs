@@ -12,7 +12,7 @@ use crate::realm::oidc;
 use crate::role::Mfa;
 use crate::session::{self, Begin, Refreshed};
 use crate::user::{LOCAL, User, UserStatus};
-use model::{Error, Result, Timestamp};
+use model::{Error, Result, Timestamp, Uid};
 use runtime::audit::{
     LOGIN_FAILED, LOGIN_LOCKED, LOGIN_REFUSED, LOGIN_RISKY, LOGIN_SUCCEEDED, LOGOUT,
     PASSWORD_CHANGED, SESSION_CREATED, TOKEN_ISSUED, TOKEN_REUSED, note,
@@ -81,10 +81,11 @@ pub(super) async fn proceed(
     enter(cx, talk, user, begin, remind).await
 }
 
-/// The passwords that somebody has by which he may be told.
-fn passwords(cx: &Cx, user: &Obj<User>) -> Vec<String> {
+/// The passwords that somebody has, so that another one is told from them.
+fn passwords(cx: &Cx, user: &Obj<User>) -> Vec<(Uid, u64)> {
     let found = factor::of_sort(cx, user, Sort::Password);
-    found.iter().map(|f| f.metadata.name.to_string()).collect()
+    let which = |f: &Arc<Obj<factor::Factor>>| (f.metadata.uid, f.metadata.generation);
+    found.iter().map(which).collect()
 }
 
 /// Begins the session of somebody who has proved that it is him.
@@ -254,12 +255,10 @@ pub(super) fn wrong() -> Error {
 }
 
 fn hash_of(cx: &Cx, user: &Obj<User>) -> Option<String> {
-    // One that was to go when its successor was stored, and did not, counts no more.
-    let all = factor::of_sort(cx, user, Sort::Password);
-    let newest = all
-        .iter()
-        .max_by_key(|f| (f.metadata.created, f.metadata.uid))?;
-    newest.spec.material.clone()
+    factor::newest(cx, user, Sort::Password)?
+        .spec
+        .material
+        .clone()
 }
 
 /// `refresh`.
@@ -353,5 +352,7 @@ pub(super) async fn hashed(cx: &Cx, password: &str) -> Result<String> {
 /// Puts a password in the place of the one before.
 pub(super) async fn put(cx: &Cx, user: &Obj<User>, hash: String) -> Result<()> {
     let name = factor::fresh_name(cx, Sort::Password);
-    factor::replace(cx, user, &name, Sort::Password, hash, None::<Timestamp>).await
+    factor::replace(cx, user, &name, Sort::Password, hash, None::<Timestamp>)
+        .await
+        .map(drop)
 }

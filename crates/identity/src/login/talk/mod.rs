@@ -29,7 +29,7 @@ mod directory;
 mod enter;
 pub(in crate::login) mod keys;
 pub(in crate::login) mod letters;
-mod second;
+pub(in crate::login) mod second;
 mod sso;
 
 pub(super) use sso::sweep;

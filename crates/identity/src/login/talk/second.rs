@@ -7,14 +7,20 @@ use crate::factor::{self, Sort, codes, totp};
 use crate::session::tokens::{self, Use};
 use crate::session::{self, Session};
 use crate::user::User;
-use model::{Error, Result, Violation};
+use model::{Error, Result, Timestamp, Violation};
 use runtime::audit::{FACTOR_ENROLLED, FACTOR_FAILED, LOGIN_LOCKED, note};
+use runtime::tally::{self, Becomes};
 use runtime::{Cx, Obj, Said, Talk};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// How fresh a second factor must be for changing factors.
 const FRESH: Duration = Duration::from_secs(300);
+/// Keys of apps that wait for their first code.
+const BEGUN: &str = "totp-begun";
+/// How long they do.
+const ENROLS: Duration = Duration::from_secs(600);
 
 /// What somebody shows for a second factor.
 #[derive(Clone, Copy)]
@@ -80,7 +86,11 @@ pub(super) async fn prove(
                 .hint("begin again: each challenge is good once and for 5 minutes"));
         }
     };
-    for factor in factor::of(cx, user) {
+    // Of apps and papers the newest: one that was to go when its successor came, and did not, counts no more.
+    for sort in [Sort::Totp, Sort::Recovery] {
+        let Some(factor) = factor::newest(cx, user, sort) else {
+            continue;
+        };
         let Some(material) = factor.spec.material.as_deref() else {
             continue;
         };
@@ -189,12 +199,48 @@ pub(super) fn fresh(cx: &Cx, user: &Obj<User>, session: &Obj<Session>) -> Result
     }
 }
 
-/// `totp/begin`: a key for the app.
+/// A key that was given to an app and waits for its first code. It comes from here only: a page that could choose it
+/// would have its own app enrolled.
+#[derive(Debug, Serialize, Deserialize)]
+struct Begun {
+    user: String,
+    /// Sealed.
+    key: String,
+    made: Timestamp,
+}
+
+impl Begun {
+    fn is_open(&self, now: Timestamp) -> bool {
+        self.made <= now && now.since(self.made) < ENROLS
+    }
+}
+
+/// Forgets keys of apps that have shown no code.
+pub(in crate::login) async fn sweep(cx: &Cx) -> Result<()> {
+    let now = cx.clock().now();
+    tally::sweep::<Begun>(cx, BEGUN, |begun| begun.is_open(now))
+        .await
+        .map(drop)
+}
+
+/// `totp/begin`: a key for the app. One for each login: the last one counts.
 pub(super) async fn begin(people: &People, cx: &Cx, talk: &Talk) -> Result<Said> {
     let (user, session) = enrolling(cx, talk)?;
     fresh(cx, &user, &session)?;
     let mut key = [0; totp::KEY];
     cx.clock().fill(&mut key);
+    let at = session.metadata.name.as_str();
+    let begun = Begun {
+        user: user.metadata.name.to_string(),
+        key: tally::sealed(cx, BEGUN, at, &hex::encode(key))?,
+        made: cx.clock().now(),
+    };
+    let mut begun = Some(begun);
+    tally::edit::<Begun, ()>(cx, BEGUN, at, |_| match begun.take() {
+        Some(begun) => (Becomes::New(begun), ()),
+        None => (Becomes::Same, ()),
+    })
+    .await?;
     let issuer = format!("DebVisor {}", people.ca()?.cluster());
     Ok(Said {
         body: json!({ "secret": hex::encode(key), "base32": totp::base32(&key), "uri": totp::uri(&issuer, &user.spec.username, &key) }),
@@ -206,24 +252,39 @@ pub(super) async fn begin(people: &People, cx: &Cx, talk: &Talk) -> Result<Said>
 pub(super) async fn confirm(cx: &Cx, talk: &Talk) -> Result<Said> {
     let (user, session) = enrolling(cx, talk)?;
     fresh(cx, &user, &session)?;
-    let (secret, code) = (text(talk, "secret")?, text(talk, "code")?);
-    let key = hex::decode(secret)
-        .ok()
-        .filter(|key| key.len() == totp::KEY)
-        .ok_or_else(|| {
-            Error::invalid(vec![Violation::new(
-                "secret",
-                "is not what `totp/begin` gave",
-            )])
-        })?;
-    let now = cx.clock().now().millis();
+    let code = text(talk, "code")?;
+    let now = cx.clock().now();
     let name = user.metadata.name.as_str();
+    let at = session.metadata.name.as_str();
     delay::second(cx, name, user.spec.unlocked).await?;
-    let Some(step) = totp::check(&key, code, now, None) else {
-        return Err(Error::invalid(vec![
-            Violation::new("code", "is not the code that the app should show now")
-                .hint("is the clock of the device right?"),
-        ]));
+    // Taken out by the code that fits: of two that show it one enrols.
+    let shown = tally::edit::<Begun, Option<Option<(String, u64)>>>(cx, BEGUN, at, |begun| {
+        let begun = begun.filter(|begun| begun.user == name && begun.is_open(now));
+        let key = begun.and_then(|begun| tally::opened(cx, BEGUN, at, &begun.key));
+        let Some(key) = key else {
+            return (Becomes::Same, None);
+        };
+        let bytes = hex::decode(&key).unwrap_or_default();
+        match totp::check(&bytes, code, now.millis(), None) {
+            Some(step) => (Becomes::Forgotten, Some(Some((key, step)))),
+            None => (Becomes::Same, Some(None)),
+        }
+    })
+    .await?;
+    let (key, step) = match shown {
+        Some(Some(shown)) => shown,
+        Some(None) => {
+            return Err(Error::invalid(vec![
+                Violation::new("code", "is not the code that the app should show now")
+                    .hint("is the clock of the device right?"),
+            ]));
+        }
+        None => {
+            return Err(
+                Error::refused("no app waits for its first code in this login")
+                    .hint("begin again: a key that was given to an app waits 10 minutes for its first code"),
+            );
+        }
     };
     delay::second_right(cx, name).await?;
     note(
@@ -231,8 +292,8 @@ pub(super) async fn confirm(cx: &Cx, talk: &Talk) -> Result<Said> {
         row(&FACTOR_ENROLLED, name, talk).with("sort", Sort::Totp.word()),
     )
     .await?;
-    let factor = factor::fresh_name(cx, Sort::Totp);
-    factor::replace(cx, &user, &factor, Sort::Totp, hex::encode(&key), None).await?;
+    let fresh = factor::fresh_name(cx, Sort::Totp);
+    let factor = factor::replace(cx, &user, &fresh, Sort::Totp, key, None).await?;
     if let Some(factor) = cx.get::<factor::Factor>(None, &factor) {
         // This first code is used up as well.
         factor::claim(cx, &factor, |status| {

@@ -308,9 +308,12 @@ async fn arrived(cx: &Cx, talk: &Talk, flow: &Flow, going: &Going<'_>) -> Result
         let begin = ticket.begin(talk, true);
         if enter::is_enough(cx, &user, &begin) {
             let mut said = enter::proceed(cx, talk, &user, begin).await?;
-            said.redirect = Some(page.clone());
-            said.flow = Some((String::new(), Duration::ZERO));
-            return Ok(said);
+            if is_over(&said) {
+                said.redirect = Some(page.clone());
+                said.flow = Some((String::new(), Duration::ZERO));
+                return Ok(said);
+            }
+            // More is asked of him: the page asks it, with a ticket.
         }
     }
     let mut random = [0; LETTERS];
@@ -387,6 +390,11 @@ impl Ticket {
     }
 }
 
+/// Whether he is in, or will be when he has enrolled a second factor; else more is asked of him.
+fn is_over(said: &Said) -> bool {
+    matches!(said.body["state"].as_str(), Some("in" | "enrol"))
+}
+
 /// `oidc/finish`: trades a ticket for a session, with a second factor when the user has one.
 pub(super) async fn finish(cx: &Cx, talk: &Talk) -> Result<Said> {
     let refused = || {
@@ -415,9 +423,9 @@ pub(super) async fn finish(cx: &Cx, talk: &Talk) -> Result<Said> {
     let user = user.ok_or_else(refused)?;
     let browser = ticket.challenge.is_none();
     let entered = enter::proceed(cx, talk, &user, ticket.begin(talk, browser)).await;
-    let over = matches!(&entered, Ok(said) if said.body["state"] != "second_factor");
+    let over = entered.as_ref().is_ok_and(is_over);
     if !over {
-        // He may try the code of his second factor again.
+        // He may try the code of his second factor, or that in the letter, again.
         tally::edit::<Ticket, _>(cx, TICKETS, &code, |_| (Becomes::New(ticket.clone()), ()))
             .await?;
     }

@@ -74,7 +74,9 @@ pub(super) async fn of(cx: &Cx, directory: &Directory, person: &Person) -> Resul
     let mut said: Vec<String> = Vec::new();
     for group in found {
         said.push(group.dn);
-        said.extend(group.names);
+        // A name is free text for who may make groups: none is taken for an entry, nor for a name of a certain realm.
+        let plain = group.names.into_iter();
+        said.extend(plain.filter(|name| !name.contains(['=', ':'])));
     }
     said.sort();
     said.dedup();

@@ -65,7 +65,7 @@ async fn ask(
     if !directory.proves(cx, &person.dn, password).await? {
         return Ok(Proved::No("WRONG_PASSWORD"));
     }
-    if person.disabled {
+    if !person.may_enter() {
         return Ok(Proved::No("DISABLED"));
     }
     let groups = groups::of(cx, &directory, &person).await?;
@@ -108,7 +108,11 @@ async fn find(
     let Some(subject) = user.and_then(|user| user.spec.subject.as_deref()) else {
         return Ok(None);
     };
-    Ok(person::by_subjects(cx, directory, &[subject]).await?.pop())
+    let mut found = person::by_subjects(cx, directory, &[subject]).await?;
+    // Of several nobody says which he is.
+    Ok(found
+        .pop()
+        .filter(|person| found.is_empty() && person.is(subject)))
 }
 
 /// What is known of a person.

@@ -28,11 +28,34 @@ pub(super) struct Person {
     pub email: Option<String>,
     /// His name as people write it.
     pub full_name: Option<String>,
-    /// Whether the directory says that his account is disabled.
-    pub disabled: bool,
+    /// All that the directory has for who he is: where it has several, each finds him.
+    pub ids: Vec<String>,
+    /// Whether the directory says that his account is disabled; `None` when we may not read what says so.
+    pub disabled: Option<bool>,
 }
 
 impl Person {
+    /// Whether he may be let in: only who is known not to be disabled.
+    pub(super) fn may_enter(&self) -> bool {
+        self.disabled == Some(false)
+    }
+
+    /// Whether what was typed may stand for him. Of letters that are not ASCII directories take some for others: there it
+    /// must be his name as it is written, or guessing would have many names for one.
+    fn is_called(&self, typed: &str) -> bool {
+        let typed_small = typed.to_lowercase();
+        typed.is_ascii()
+            || self
+                .names
+                .iter()
+                .any(|name| name.to_lowercase() == typed_small)
+    }
+
+    /// Whether this is who he is, as directories compare: they take no notice of case.
+    pub(super) fn is(&self, subject: &str) -> bool {
+        self.ids.iter().any(|id| id.eq_ignore_ascii_case(subject))
+    }
+
     /// The user name that he typed, as the directory writes it; else his first.
     pub(super) fn name(&self, typed: &str) -> &str {
         let mut same = self.names.iter().filter(|n| n.eq_ignore_ascii_case(typed));
@@ -52,10 +75,13 @@ impl Person {
         if names.is_empty() {
             return Err("name_attribute");
         }
-        let id = entry.values(&words.id).first().ok_or("id_attribute")?;
+        let ids = entry.values(&words.id).iter();
+        let ids: Option<Vec<String>> = ids.map(|id| subject(&words.id, id)).collect();
+        let ids = ids.ok_or("id_attribute")?;
         Ok(Person {
             dn: entry.dn.clone(),
-            subject: subject(&words.id, id).ok_or("id_attribute")?,
+            subject: ids.first().ok_or("id_attribute")?.clone(),
+            ids,
             names,
             email: entry.text("mail"),
             full_name: entry.text("displayName").or_else(|| entry.text("cn")),
@@ -87,19 +113,16 @@ fn value(attribute: &str, subject: &str) -> Option<Vec<u8>> {
     }
 }
 
-fn is_disabled(entry: &Entry, ad: bool) -> bool {
+fn is_disabled(entry: &Entry, ad: bool) -> Option<bool> {
     if ad {
-        let flags = entry.text("userAccountControl");
-        // An account whose flags cannot be read is not let in.
-        return flags
-            .and_then(|text| text.parse::<i64>().ok())
-            .is_none_or(|flags| flags as u32 & DISABLED != 0);
+        let flags = entry.text("userAccountControl")?.parse::<i64>().ok()?;
+        return Some(flags as u32 & DISABLED != 0);
     }
     // 389 and FreeIPA; OpenLDAP.
-    entry
+    let locked = entry
         .text("nsAccountLock")
-        .is_some_and(|text| text.eq_ignore_ascii_case("true"))
-        || entry.text("pwdAccountLockedTime").as_deref() == Some(FOR_GOOD)
+        .is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    Some(locked || entry.text("pwdAccountLockedTime").as_deref() == Some(FOR_GOOD))
 }
 
 fn attributes(directory: &Directory) -> Vec<String> {
@@ -119,6 +142,16 @@ fn attributes(directory: &Directory) -> Vec<String> {
     wanted
 }
 
+/// Whether a text may be a name. Directories take no notice of blanks at the ends, nor of how many there are: each way to
+/// write them would be a name of its own to who counts wrong passwords.
+fn is_a_name(typed: &str) -> bool {
+    !typed.is_empty()
+        && typed.len() <= 256
+        && !typed.contains(char::is_control)
+        && typed.trim() == typed
+        && !typed.contains("  ")
+}
+
 /// Who is found for a name.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -135,8 +168,7 @@ pub(super) enum Found {
 /// # Errors
 /// `Unavailable` when no server answers; `Refused` when what is found is no person.
 pub(super) async fn by_name(cx: &Cx, directory: &Directory, typed: &str) -> Result<Found> {
-    let good = !typed.is_empty() && typed.len() <= 256 && !typed.contains(char::is_control);
-    if !good {
+    if !is_a_name(typed) {
         return Ok(Found::Nobody);
     }
     let search = Search {
@@ -149,7 +181,13 @@ pub(super) async fn by_name(cx: &Cx, directory: &Directory, typed: &str) -> Resu
     let found = directory.search(cx, &search).await?;
     match found.entries.as_slice() {
         [] => Ok(Found::Nobody),
-        [entry] if !found.more => read(entry, directory).map(Found::One),
+        [entry] if !found.more => {
+            let person = read(entry, directory)?;
+            match person.is_called(typed) {
+                true => Ok(Found::One(person)),
+                false => Ok(Found::Nobody),
+            }
+        }
         _ => Ok(Found::Several),
     }
 }
@@ -204,6 +242,38 @@ fn read(entry: &Entry, directory: &Directory) -> Result<Person> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_has_one_way_to_be_written() {
+        for name in ["anna", "Anna Lisa", "o'hara+x@example.org", "änne"] {
+            assert!(is_a_name(name), "{name}");
+        }
+        for other in [
+            "",
+            " anna",
+            "anna ",
+            "anna  lisa",
+            "anna\t",
+            "\u{a0}anna",
+            "a\0",
+        ] {
+            assert!(!is_a_name(other), "{other:?}");
+        }
+        let person = Person {
+            dn: String::new(),
+            subject: "s".into(),
+            names: vec!["anna".into(), "Änne".into()],
+            email: None,
+            full_name: None,
+            ids: vec!["AB1".into()],
+            disabled: Some(false),
+        };
+        // By a name that the filter takes, and is none of his.
+        assert!(person.is_called("ANNA") && person.is_called("anna@example.org"));
+        assert!(person.is_called("änne"));
+        assert!(!person.is_called("ánna") && !person.is_called("\u{ff41}nna"));
+        assert!(person.is("ab1") && !person.is("ab2"));
+    }
 
     #[test]
     fn a_guid_is_written_as_windows_writes_it() {

@@ -106,7 +106,7 @@ struct Change {
 fn gone(seen: Option<&(Person, Vec<String>)>) -> Option<&'static str> {
     match seen {
         None => Some("is not in the directory any more, or not found by its user filter"),
-        Some((person, _)) if person.disabled => Some("is disabled in the directory"),
+        Some((person, _)) if !person.may_enter() => Some("is disabled in the directory"),
         Some(_) => None,
     }
 }
@@ -139,7 +139,7 @@ fn plan(
             gone(found),
         );
         let mut spec = match found {
-            Some((person, groups)) if !person.disabled => {
+            Some((person, groups)) if person.may_enter() => {
                 let incoming = login::incoming(person, &user.spec.username, groups.clone());
                 incoming::differences(cx, realm, user, &incoming)
             }
@@ -317,16 +317,24 @@ async fn everybody(cx: &Cx, realm: &Obj<Realm>, dry_run: bool) -> Result<(SyncSt
         return Ok((status, Vec::new()));
     }
     let seen = read(cx, &directory, &users).await?;
-    let missing = users.len() - seen.len();
-    if users.len() >= MANY && missing * 2 > users.len() {
-        return Err(Error::refused(format!(
-            "{missing} of {} people are not found in the directory of realm `{}` any more: nobody was changed",
-            users.len(),
+    let is_there = |user: &Arc<Obj<User>>| {
+        let subject = user.spec.subject.as_deref();
+        subject.is_some_and(|subject| seen.contains_key(subject))
+    };
+    let active = users.iter().filter(|user| user.spec.active);
+    let (stay, go): (Vec<_>, Vec<_>) = active.partition(|&user| is_there(user));
+    let mut changes = plan(cx, realm, &users, &seen);
+    let refused = (!is_believed(stay.len(), go.len())).then(|| {
+        // Who is there and disabled there is so by a word of the directory, not for want of one.
+        changes.retain(|change| change.fate == Fate::Suspended && is_there(&change.user));
+        Error::refused(format!(
+            "{} of {} people are not found in the directory of realm `{}` any more: nobody of them was changed",
+            go.len(),
+            go.len() + stay.len(),
             realm.metadata.name
         ))
-        .hint("are `base_dn`, `user_filter` and the rights of `bind_dn` as they were? Who is really gone can be disabled by hand: dvctl user disable NAME"));
-    }
-    let changes = plan(cx, realm, &users, &seen);
+        .hint("are `base_dn`, `user_filter` and the rights of `bind_dn` as they were? Who is really gone can be disabled by hand: dvctl user disable NAME")
+    });
     status.unchanged = status
         .people
         .saturating_sub(u32::try_from(changes.len()).unwrap_or(u32::MAX));
@@ -359,6 +367,9 @@ async fn everybody(cx: &Cx, realm: &Obj<Realm>, dry_run: bool) -> Result<(SyncSt
             told.push(entry);
         }
     }
+    if let Some(refused) = refused {
+        return Err(refused);
+    }
     if status.failed > 0 {
         status.result = SyncResult::Partial;
         why.truncate(5);
@@ -379,14 +390,49 @@ async fn read(
         .collect();
     directory.parents.forget();
     let mut seen = HashMap::new();
-    for person in person::by_subjects(cx, directory, &subjects).await? {
-        let groups = match person.disabled {
-            true => Vec::new(),
-            false => groups::of(cx, directory, &person).await?,
+    let people = person::by_subjects(cx, directory, &subjects).await?;
+    let hidden = people.iter().filter(|p| p.disabled.is_none()).count();
+    if hidden > 0 {
+        return Err(Error::refused(format!(
+            "realm `{}`: of {hidden} people it cannot be read whether their account is disabled: nobody was changed",
+            directory.realm
+        ))
+        .hint("let `bind_dn` read userAccountControl of everybody"));
+    }
+    for mut person in people {
+        // Under what was asked for: a directory finds also what is written in another case, or stands beside the first.
+        let Some(subject) = subjects.iter().find(|subject| person.is(subject)) else {
+            continue;
         };
-        seen.insert(person.subject.clone(), (person, groups));
+        person.subject = (*subject).to_owned();
+        let groups = match person.may_enter() {
+            true => groups::of(cx, directory, &person).await?,
+            false => Vec::new(),
+        };
+        let dn = person.dn.clone();
+        if seen
+            .insert((*subject).to_owned(), (person, groups))
+            .is_some()
+        {
+            return Err(Error::refused(format!(
+                "realm `{}`: `{dn}` and another entry are one person by `{}`: nobody was changed",
+                directory.realm, directory.words.id
+            ))
+            .hint("set `spec.ldap.id_attribute` to an attribute that is different for everybody"));
+        }
     }
     Ok(seen)
+}
+
+/// Whether so many who were let in may be gone at once. A directory of which we may read no more says the same as one
+/// that everybody has left.
+fn is_believed(stay: usize, go: usize) -> bool {
+    let all = stay + go;
+    match all {
+        0 | 1 => true,
+        _ if stay == 0 => false,
+        _ => all < MANY || go * 2 <= all,
+    }
 }
 
 /// Changes a user as he was read. Somebody who was changed meanwhile is left for the next time.
@@ -413,6 +459,24 @@ async fn carry_out(cx: &Cx, change: &Change) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Counted is who would be put out now, not who has left in all the years.
+    #[test]
+    fn not_everybody_leaves_at_once() {
+        for (stay, go, believed) in [
+            (0, 0, true),
+            (0, 1, true),
+            (0, 2, false),
+            (1, 1, true),
+            (1, 8, true),
+            (0, 9, false),
+            (5, 5, true),
+            (4, 6, false),
+            (100, 1, true),
+        ] {
+            assert_eq!(is_believed(stay, go), believed, "{stay} {go}");
+        }
+    }
 
     #[test]
     fn who_is_let_in() {

@@ -47,11 +47,9 @@ pub(crate) async fn logged_out(
         }
         let claims = &token.claims;
         let jti = format!("{issuer}\n{}", claims.jti.as_deref().unwrap_or_default());
-        let fresh = tally::edit::<Timestamp, _>(cx, USED, &jti, |old| match old {
-            Some(_) => (Becomes::Same, false),
-            None => (Becomes::New(now), true),
-        });
-        if !fresh.await? {
+        let used =
+            tally::edit::<Timestamp, _>(cx, USED, &jti, |old| (Becomes::Same, old.is_some()));
+        if used.await? {
             return Ok(Err(Wrong::Replayed.word()));
         }
         let name = realm.metadata.name.as_str();
@@ -78,6 +76,8 @@ pub(crate) async fn logged_out(
                 ended.push((session.metadata.name.to_string(), spec.user.clone()));
             }
         }
+        // Only now: a token that came to nothing half-way is good again.
+        tally::edit::<Timestamp, _>(cx, USED, &jti, |_| (Becomes::New(now), ())).await?;
         return Ok(Ok(ended));
     }
     Ok(Err(refused.word()))

@@ -62,7 +62,7 @@ fn of(cx: &Cx, realm: &Arc<Obj<Realm>>, text: &str) -> Result<Option<Actor>> {
     let sub = token.claims.sub.as_deref().unwrap_or_default();
     let user = known(cx, name, &format!("machine {issuer} {sub}"));
     let user = user.filter(|user| user.spec.active && user.metadata.deletion_requested.is_none());
-    let end = token.claims.exp.unwrap_or_default() as i64 + token::SKEW;
+    let end = (token.claims.exp.unwrap_or_default() as i64).saturating_add(token::SKEW);
     Ok(user.map(|user| {
         let credential = format!("token/{end}/{name}");
         Actor::user(&user.metadata.name, Some(credential), None)
