@@ -129,3 +129,39 @@ fn key(parsed: &X509Certificate<'_>) -> Result<Endorser> {
         _ => Err(other()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A CA and a certificate below it, for a key of a sort that is taken.
+    fn pair() -> (Vec<u8>, Vec<u8>) {
+        let (ours, theirs) = (rcgen::KeyPair::generate(), rcgen::KeyPair::generate());
+        let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+        let mut maker = rcgen::CertificateParams::default();
+        maker.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = maker.self_signed(&ours).unwrap();
+        let issuer = rcgen::Issuer::new(maker, ours);
+        let below = rcgen::CertificateParams::default();
+        let below = below.signed_by(&theirs, &issuer).unwrap();
+        (root.der().to_vec(), below.der().to_vec())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever comes is an answer: what was changed anywhere is refused.
+        #[test]
+        fn outside_bytes(junk in prop::collection::vec(any::<u8>(), 0..300), at: prop::sample::Index, flip in 1u8..) {
+            let (root, good) = pair();
+            let makers = [CertificateDer::from(root)];
+            let now = Timestamp::from_millis(1_800_000_000_000);
+            prop_assert!(check(&good, &junk, &makers, now).is_ok());
+            prop_assert!(check(&junk, &good, &makers, now).is_err());
+            let mut spoiled = good.clone();
+            spoiled[at.index(good.len())] ^= flip;
+            prop_assert!(check(&spoiled, &[], &makers, now).is_err());
+            prop_assert!(check(&good[..at.index(good.len())], &[], &makers, now).is_err());
+        }
+    }
+}
