@@ -346,6 +346,10 @@ fn column<'a>(row: &'a Row, name: &str) -> &'a str {
 /// The stream `check-expiring`.
 fn check_expiring(cx: Cx, request: StreamRequest, io: StreamIo) -> BoxFuture<'static, Result<()>> {
     Box::pin(async move {
+        let target = &request.target;
+        if cx.get::<ApiKeyPolicy>(None, &target.name).is_none() {
+            return Err(Error::not_found(format!("there is no {target}")));
+        }
         let soon: Soon = serde_json::from_value(request.params.clone())
             .map_err(|e| Error::field("days", e.to_string()))?;
         let now = cx.clock().now();
