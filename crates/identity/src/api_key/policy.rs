@@ -67,14 +67,14 @@ pub static KIND: Kind = Kind {
             "Deletes all keys that ended a year ago or earlier, as is done once an hour.",
             Danger::Destroys,
             "cleaned-up",
-            &["dvctl api-key cleanup --yes"],
+            &["dvctl api-key cleanup"],
         ),
         action(
             "auto-rotate",
             "Rotates all keys that end within 14 days and have `auto_rotate`, as is done once an hour. With `approval` this is how a person lets them.",
             Danger::Disrupts,
             "rotated-due",
-            &["dvctl api-key auto-rotate --yes"],
+            &["dvctl api-key auto-rotate"],
         ),
         Action {
             verb: "test",
