@@ -81,6 +81,8 @@ pub async fn run(config: Config, levels: Levels) -> anyhow::Result<bool> {
         .part(crate::rates::part())
         .part(people.part())
         .part(pins.clone())
+        .part(Arc::new(identity::acme::ByHand::default()))
+        .part(Arc::new(identity::acme::Hook(config.acme.dns_hook.clone())))
         .part(Arc::new(AuditTrail::new(trail.clone())))
         .part(trail.clone())
         .part(Arc::new(AnchorCarrier(Arc::new(Syslog))))

@@ -32,6 +32,17 @@ pub struct Config {
     pub network: Network,
     /// Logs.
     pub log: Log,
+    /// Certificates of public CAs.
+    pub acme: Acme,
+}
+
+/// Certificates of public CAs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Acme {
+    /// The program that makes TXT records for accounts whose `dns` says `hook`. It is started as the api, without a shell;
+    /// nobody but root may be able to change it. None when absent.
+    pub dns_hook: Option<PathBuf>,
 }
 
 /// This machine.
@@ -95,6 +106,7 @@ impl Default for Config {
                 level: "info".into(),
                 format: LogFormat::Json,
             },
+            acme: Acme::default(),
         }
     }
 }
@@ -126,6 +138,7 @@ const KEYS: &[&str] = &[
     "network.namespace",
     "log.level",
     "log.format",
+    "acme.dns_hook",
 ];
 
 impl Config {

@@ -1,11 +1,14 @@
-//! Makes and removes the TXT records of dns-01, at a name server by RFC 2136 or at Cloudflare.
+//! Makes and removes the TXT records of dns-01: at a name server by RFC 2136, at Cloudflare, by a program, or by a person.
 
+use super::by_hand::ByHand;
+use super::hook::{self, Wish};
 use super::rfc2136::Server;
 use super::types::{Dns, DnsProvider};
 use super::{client, dns};
+use crate::certificate::Certificate;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use model::{Error, Result};
+use model::{Error, ObjectRef, Result, Uid};
 use runtime::Cx;
 use runtime::resilience::Dependency;
 use serde::{Deserialize, Serialize};
@@ -17,8 +20,6 @@ use tokio::time::Instant;
 
 /// How long a record may take until its server shows it.
 const VISIBLE: Duration = Duration::from_secs(60);
-/// How long a person may take.
-const BY_HAND: Duration = Duration::from_secs(600);
 /// Life of a record in caches, in seconds.
 pub(super) const TTL: u32 = 120;
 const CLOUDFLARE: &str = "https://api.cloudflare.com/client/v4";
@@ -32,9 +33,16 @@ pub(super) struct Record {
     pub value: String,
 }
 
+impl Record {
+    /// As a line of a zone.
+    pub(super) fn line(&self) -> String {
+        format!("{}. {TTL} IN TXT \"{}\"", self.name, self.value)
+    }
+}
+
 /// Checks what people give; errors name the field.
 pub(super) fn check(dns: &Dns) -> Result<()> {
-    if dns.provider == DnsProvider::Manual {
+    if matches!(dns.provider, DnsProvider::Manual | DnsProvider::Hook) {
         return at(dns).map(|_| ());
     }
     if dns.secret.is_none() {
@@ -46,7 +54,7 @@ pub(super) fn check(dns: &Dns) -> Result<()> {
     dns.secret = dns.secret.filter(|s| !s.starts_with(crate::KEPT));
     match dns.provider {
         DnsProvider::Rfc2136 => server(&dns).map(|_| ()),
-        DnsProvider::Cloudflare | DnsProvider::Manual => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -92,20 +100,47 @@ pub(super) async fn publish(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<()
             known
                 .call(|| server.update(records, true, seconds(cx)))
                 .await?;
-            seen(&known, &[server.at], records, VISIBLE).await
+            seen(&known, &[server.at], records).await
         }
         DnsProvider::Cloudflare => {
             let cloudflare = Cloudflare::new(cx, dns, CLOUDFLARE)?;
             let servers = cloudflare.publish(records).await?;
             let servers = addresses(&servers, 53).await?;
-            seen(&cloudflare.name_servers, &servers, records, VISIBLE).await
+            seen(&cloudflare.name_servers, &servers, records).await
         }
-        DnsProvider::Manual => {
+        DnsProvider::Hook => {
             let at = at(dns)?;
-            let known = cx.dependencies().named(&format!("name server {at}"));
-            seen(&known, &[at], records, BY_HAND).await
+            hook::run(cx, dns, Wish::Make, records).await?;
+            seen(&name_server(cx, at), &[at], records).await
         }
+        DnsProvider::Manual => Ok(()),
     }
+}
+
+fn name_server(cx: &Cx, at: SocketAddr) -> Arc<Dependency> {
+    cx.dependencies().named(&format!("name server {at}"))
+}
+
+/// Waits until a person has made the records of this certificate's order, or says that it goes on.
+pub(super) async fn by_hand(
+    cx: &Cx,
+    dns: &Dns,
+    certificate: &ObjectRef,
+    uid: Uid,
+    records: &[Record],
+) -> Result<()> {
+    let at = at(dns)?;
+    let Some(all) = cx.try_part::<ByHand>() else {
+        return Err(Error::refused("this process waits for nobody"));
+    };
+    let place = all.wait(uid, records);
+    let key = cx.key::<Certificate>(None, &certificate.name);
+    // Its conditions say what is wanted, and then no more.
+    cx.wake(&key);
+    place.over(&name_server(cx, at), at, records).await;
+    drop(place);
+    cx.wake(&key);
+    Ok(())
 }
 
 /// Removes the records; those that are gone are no error.
@@ -123,6 +158,7 @@ pub(super) async fn withdraw(cx: &Cx, dns: &Dns, records: &[Record]) -> Result<(
                 .withdraw(records)
                 .await
         }
+        DnsProvider::Hook => hook::run(cx, dns, Wish::Remove, records).await,
         // Who made them takes them away.
         DnsProvider::Manual => Ok(()),
     }
@@ -149,14 +185,13 @@ pub(super) async fn addresses(servers: &[String], port: u16) -> Result<Vec<Socke
     }
 }
 
-/// Waits until every server shows every record, at most so long.
+/// Waits until every server shows every record, at most 60 s.
 pub(super) async fn seen(
     known: &Dependency,
     servers: &[SocketAddr],
     records: &[Record],
-    limit: Duration,
 ) -> Result<()> {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + VISIBLE;
     for at in servers {
         for record in records {
             while !known
@@ -167,7 +202,7 @@ pub(super) async fn seen(
                     return Err(Error::unavailable(format!(
                         "{at} did not show {} within {} s",
                         record.name,
-                        limit.as_secs()
+                        VISIBLE.as_secs()
                     )));
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;

@@ -4,9 +4,11 @@
 //! hour. Port 80 is open only while an order is validated, and answers nothing but its tokens. A failed order leaves
 //! the present certificate as it is, and no TXT record.
 
+mod by_hand;
 mod client;
 mod dns;
 mod dns01;
+mod hook;
 mod http01;
 pub(crate) mod order;
 pub(crate) mod renewal;
@@ -16,6 +18,8 @@ mod tests;
 mod tls_alpn01;
 mod types;
 
+pub use by_hand::ByHand;
+pub use hook::Hook;
 pub use types::{AccountState, AcmeAccountSpec, AcmeAccountStatus, Dns, DnsProvider, Provider};
 
 use base64::Engine as _;
@@ -147,6 +151,14 @@ fn admit(draft: &mut Draft<'_>) -> Result<()> {
         dns01::check(dns)?;
     }
     Ok(())
+}
+
+/// Whether a person makes the TXT records of its orders.
+pub(crate) fn is_by_hand(cx: &Cx, spec: &crate::certificate::CertificateSpec) -> bool {
+    let account = spec.account.as_deref();
+    let account = account.and_then(|name| cx.get::<AcmeAccount>(None, name));
+    let dns = account.and_then(|a| a.spec.dns.as_ref().map(|dns| dns.provider));
+    spec.challenge == crate::certificate::Challenge::Dns01 && dns == Some(DnsProvider::Manual)
 }
 
 /// Whether a certificate comes from a CA that everybody trusts: then it must be in public logs.

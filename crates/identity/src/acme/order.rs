@@ -80,18 +80,7 @@ pub(crate) async fn run(proc: &Proc, spec: &crate::certificate::CertificateSpec)
                 value: task.text.clone(),
             })
             .collect();
-        if by_hand(cx, &made) {
-            for record in &made.records {
-                let Record { name, value } = record;
-                let line =
-                    format!("waiting until somebody has made the record: {name}. TXT \"{value}\"");
-                proc.log(line.clone()).await;
-                let wanted = "certificate.record-wanted";
-                cx.event(proc.target(), wanted, &line, Severity::Warning)
-                    .await;
-            }
-        }
-        proc.undoable("publish", WITHDRAW.with(&made), || publish(cx, &made))
+        proc.undoable("publish", WITHDRAW.with(&made), || publish(proc, &made))
             .await?;
     }
     proc.step("validate", || validate(cx, &owner, &url, challenge, &tasks))
@@ -223,14 +212,8 @@ async fn tasks(
     Ok(out)
 }
 
-/// Whether a person makes the records.
-fn by_hand(cx: &Cx, made: &Made) -> bool {
-    let account = account(cx, &made.account).ok();
-    let dns = account.and_then(|a| a.spec.dns.clone());
-    dns.is_some_and(|dns| dns.provider == DnsProvider::Manual)
-}
-
-async fn publish(cx: &Cx, made: &Made) -> Result<()> {
+async fn publish(proc: &Proc, made: &Made) -> Result<()> {
+    let cx = proc.cx();
     let account = account(cx, &made.account)?;
     let Some(dns) = &account.spec.dns else {
         return Err(Error::refused(format!(
@@ -238,6 +221,20 @@ async fn publish(cx: &Cx, made: &Made) -> Result<()> {
             made.account
         )));
     };
+    if dns.provider == DnsProvider::Manual {
+        let records = &made.records;
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in records {
+            let line = format!("waits until somebody has made: {}", record.line());
+            proc.log(line.clone()).await;
+            let wanted = "certificate.record-wanted";
+            cx.event(proc.target(), wanted, &line, Severity::Warning)
+                .await;
+        }
+        return dns01::by_hand(cx, dns, proc.target(), proc.target_uid(), records).await;
+    }
     let published = dns01::publish(cx, dns, &made.records).await;
     if published.is_err() {
         // A step that fails leaves nothing.

@@ -137,7 +137,10 @@ impl World {
 
     /// With an account at the provider whose directory is there.
     async fn house_at(&self, directory: u16) -> House {
-        let house = real().await;
+        self.account_in(real().await, directory).await
+    }
+
+    async fn account_in(&self, house: House, directory: u16) -> House {
         house
             .set_setting("acme-http-address", &format!("127.0.0.1:{}", self.http))
             .await;
@@ -748,6 +751,166 @@ async fn the_provider_says_when_to_renew_and_order_heeds_it() {
             .contains("not of a public CA"),
         "{said}"
     );
+}
+
+impl World {
+    /// Sets how TXT records are made from now on.
+    async fn dns(&self, house: &House, provider: &str, secret: Option<&str>) {
+        let target = model::ObjectRef {
+            kind: KIND.name.into(),
+            project: None,
+            name: "pebble".into(),
+        };
+        let dns = json!({ "provider": provider, "zone": "example.test", "server": self.dns.to_string(), "key_name": null, "secret": secret });
+        let body = json!({ "spec": { "dns": dns } });
+        house.ask(Op::Patch { target, body }).await.unwrap();
+    }
+
+    fn zone(&self) -> Server {
+        Server {
+            at: self.dns,
+            zone: "example.test".into(),
+            key_name: "acme.".into(),
+            key: TSIG.to_vec(),
+        }
+    }
+}
+
+/// A person reads in the conditions which record is wanted, and makes it; or says that it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_waits_for_a_person_and_goes_on_when_the_record_is_seen_or_by_a_word() {
+    let Some(world) = World::open().await else {
+        return;
+    };
+    let house = world.house().await;
+    world.dns(&house, "manual", None).await;
+    let now = runtime::Clock::now(&runtime::SystemClock).millis() as u64 / 1000;
+    for (name, by_word) in [("seen", false), ("told", true)] {
+        let spec = json!({ "issuer": "acme", "account": "pebble", "challenge": "dns-01", "names": [format!("{name}.example.test")] });
+        house.create(name, spec).await.unwrap();
+        let waits = house
+            .until(name, |c| condition(c, "Waiting").is_some())
+            .await;
+        let told = condition(&waits, "Waiting").unwrap();
+        assert!(
+            told.contains(&format!("dvctl certificate proceed {name}")),
+            "{told}"
+        );
+        let record = Record {
+            name: format!("_acme-challenge.{name}.example.test"),
+            value: told.split('"').nth(1).unwrap().to_owned(),
+        };
+        if by_word {
+            // The order is not believed: nothing was made. What counts is that it has gone on.
+            let said = outcome(&house, name, "proceed", json!({})).await;
+            assert_eq!(said["state"], "succeeded", "{said}");
+            let failed = house
+                .until(name, |c| c.status.as_ref().is_some_and(|s| s.failures > 0))
+                .await;
+            let told = condition(&failed, "Renewed").unwrap();
+            assert!(told.contains("No TXT records found"), "{told}");
+            continue;
+        }
+        world
+            .zone()
+            .update(std::slice::from_ref(&record), true, now)
+            .await
+            .unwrap();
+        let made = house
+            .until(name, |c| {
+                is(c, State::Valid) && condition(c, "Waiting").is_none()
+            })
+            .await;
+        assert!(made.status.as_ref().unwrap().issued_by.contains("Pebble"));
+        // What a person has made is his to take away.
+        assert!(
+            dns::shows(world.dns, &record.name, &record.value)
+                .await
+                .unwrap()
+        );
+        let said = outcome(&house, name, "proceed", json!({})).await;
+        assert!(
+            said["message"]
+                .as_str()
+                .unwrap()
+                .contains("waits for a person"),
+            "{said}"
+        );
+    }
+}
+
+/// A real program, which does what it is told by nsupdate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_makes_the_records_and_takes_them_away() {
+    use std::os::unix::fs::PermissionsExt;
+    if !Path::new("/usr/bin/nsupdate").exists() || !Path::new("/usr/bin/python3").exists() {
+        eprintln!("SKIPPED: nsupdate or python3 is not installed");
+        return;
+    }
+    let Some(world) = World::open().await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (program, log) = (folder.path().join("hook"), folder.path().join("log"));
+    let text = format!(
+        r#"#!/usr/bin/python3
+import json, subprocess, sys
+asked = json.load(sys.stdin)
+open({log:?}, "a").write(" ".join(sys.argv[1:]) + "\n")
+if asked["secret"] != "open sesame":
+    sys.exit("I was given " + asked["secret"])
+lines = ["server 127.0.0.1 {port}", "zone " + asked["zone"], "key hmac-sha256:acme. {key}"]
+for r in asked["records"]:
+    if asked["wish"] == "make":
+        lines.append('update add %s. %d TXT "%s"' % (r["name"], r["ttl"], r["value"]))
+    else:
+        lines.append('update delete %s. TXT "%s"' % (r["name"], r["value"]))
+lines.append("send")
+subprocess.run(["/usr/bin/nsupdate"], input="\n".join(lines) + "\n", text=True, check=True)
+"#,
+        log = log.display().to_string(),
+        port = world.dns.port(),
+        key = STANDARD.encode(TSIG),
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let house = crate::certificate::tests::with_hook(Hook(Some(program.clone()))).await;
+    let house = world.account_in(house, world.directory).await;
+    world.dns(&house, "hook", Some("open sesame")).await;
+    let spec = json!({ "issuer": "acme", "account": "pebble", "challenge": "dns-01", "names": ["*.example.test"] });
+    house.create("wild", spec.clone()).await.unwrap();
+    let made = house
+        .until("wild", |c| {
+            is(c, State::Valid) || c.status.as_ref().is_some_and(|s| s.failures > 0)
+        })
+        .await;
+    let said = condition(&made, "Renewed");
+    assert!(is(&made, State::Valid), "{said:?} {}", world.said());
+    // As its arguments it has had the verb alone.
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "make\nremove\n");
+    // What it says when it fails is told, but for what it was entrusted with.
+    world.dns(&house, "hook", Some("wrong word")).await;
+    house.create("other", spec.clone()).await.unwrap();
+    let failed = house
+        .until("other", |c| {
+            c.status.as_ref().is_some_and(|s| s.failures > 0)
+        })
+        .await;
+    let told = condition(&failed, "Renewed").unwrap();
+    assert!(
+        told.contains("I was given ***") && !told.contains("wrong word"),
+        "{told}"
+    );
+    // One that others can change is not started.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o777)).unwrap();
+    house.create("third", spec).await.unwrap();
+    let failed = house
+        .until("third", |c| {
+            c.status.as_ref().is_some_and(|s| s.failures > 0)
+        })
+        .await;
+    let told = condition(&failed, "Renewed").unwrap();
+    assert!(told.contains("others than root may change"), "{told}");
 }
 
 /// The name of the example in RFC 9773 4.1.

@@ -31,8 +31,11 @@ pub enum DnsProvider {
     Rfc2136,
     /// Cloudflare.
     Cloudflare,
-    /// A person makes the records: the task says which, and waits up to ten minutes until `server` shows them.
+    /// A person makes the records: the order says which, and waits until `server` shows them, or until somebody says that
+    /// it goes on.
     Manual,
+    /// A program that the configuration file of the node names (`[acme] dns_hook`).
+    Hook,
 }
 
 /// How TXT records are made for dns-01.
@@ -44,7 +47,7 @@ pub struct Dns {
     /// The zone, such as `example.org`.
     #[schemars(length(min = 1, max = 253))]
     pub zone: String,
-    /// Address and port of a name server of the zone; for `rfc2136` and `manual`.
+    /// Address and port of a name server of the zone; for `rfc2136`, `manual` and `hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub server: Option<String>,
@@ -52,7 +55,8 @@ pub struct Dns {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub key_name: Option<String>,
-    /// The TSIG key in base 64, or Cloudflare's API token with the right to edit the zone.
+    /// The TSIG key in base 64, or Cloudflare's API token with the right to edit the zone, or what the program is to be
+    /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024), extend("x-secret" = true))]
     pub secret: Option<String>,

@@ -3,6 +3,7 @@
 use super::material::{self, Facts};
 use super::types::{CertificateStatus, Issuer, Level};
 use super::{Certificate, KIND, panel, rules, sct};
+use crate::acme::ByHand;
 use crate::ca::kind;
 use futures::future::BoxFuture;
 use model::{Condition, ConditionStatus, Kind, ObjectRef, Result, Timestamp};
@@ -20,6 +21,9 @@ const ASK_SOONEST: Duration = Duration::from_secs(60);
 const ASK_LATEST: Duration = Duration::from_secs(86_400);
 /// And after an answer that was none.
 const ASK_ANEW: Duration = Duration::from_secs(3600);
+
+/// The conditions that it writes.
+const OURS: [&str; 5] = ["Usable", "Expiring", "Renewed", "Shown", "Waiting"];
 
 /// Sole writer of the status of certificates.
 #[derive(Default)]
@@ -202,6 +206,21 @@ async fn look(
             Condition::clear(&mut after.conditions, "Shown");
         }
     }
+    let wanted = cx.try_part::<ByHand>();
+    let wanted = wanted.map(|all| all.wanted(certificate.metadata.uid));
+    match wanted.filter(|lines| !lines.is_empty()) {
+        Some(lines) => {
+            let message = format!(
+                "make {}; when the zone's server shows that, it goes on, or by `dvctl certificate proceed {}`",
+                lines.join("  and  "),
+                target.name
+            );
+            say(&mut after, "Waiting", true, "RecordsWanted", &message, now);
+        }
+        None => {
+            Condition::clear(&mut after.conditions, "Waiting");
+        }
+    }
     tell(cx, target, &before, &after).await;
     let due = rules::due(
         spec,
@@ -218,10 +237,15 @@ async fn look(
     write(cx, key, after.clone()).await?;
     if let Some(why) = begin {
         tracing::info!(certificate = target.name, why, "a certificate is issued");
+        // A person needs the time that only an order has.
+        let (verb, params) = match crate::acme::is_by_hand(cx, spec) {
+            true => ("order", json!({ "force": true })),
+            false => ("renew", json!({})),
+        };
         let op = Op::Act {
             target: target.clone(),
-            verb: "renew".to_owned(),
-            params: json!({}),
+            verb: verb.to_owned(),
+            params,
         };
         cx.submit(op, KIND.name).await?;
         return Ok(Next::Again(LOOK));
@@ -280,13 +304,13 @@ async fn write(cx: &Cx, key: &Key, after: CertificateStatus) -> Result<()> {
     cx.set_status::<Certificate>(key, |status| {
         let generation = status.observed_generation;
         let mut conditions = std::mem::take(&mut status.conditions);
-        for ours in ["Usable", "Expiring", "Renewed", "Shown"] {
+        for ours in OURS {
             Condition::clear(&mut conditions, ours);
         }
         let ours = after
             .conditions
             .iter()
-            .filter(|c| ["Usable", "Expiring", "Renewed", "Shown"].contains(&c.kind.as_str()));
+            .filter(|c| OURS.contains(&c.kind.as_str()));
         conditions.extend(ours.cloned());
         *status = after.clone();
         status.conditions = conditions;
@@ -376,10 +400,12 @@ fn last_task(cx: &Cx, certificate: &Obj<Certificate>) -> Option<(String, TaskSta
         .iter()
         .filter(|task| {
             task.spec.target_uid == certificate.metadata.uid
-                && matches!(
-                    task.spec.action.as_str(),
-                    "certificate.renew" | "certificate.rotate" | "certificate.order"
-                )
+                && match task.spec.action.as_str() {
+                    "certificate.renew" | "certificate.rotate" => true,
+                    // Refused of any other: nothing was tried.
+                    "certificate.order" => certificate.spec.issuer == Issuer::Acme,
+                    _ => false,
+                }
         })
         .max_by_key(|task| task.metadata.uid)?;
     Some((

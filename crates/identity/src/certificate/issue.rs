@@ -3,6 +3,7 @@
 use super::material;
 use super::types::{CertificateSpec, Issuer, KeyType, OrderParams, Profile, RevokeParams};
 use super::{Certificate, KIND, rules};
+use crate::acme::ByHand;
 use crate::ca::{Ask, Reason, kind};
 use model::{Error, ObjectRef, Result};
 use rcgen::{KeyPair, PublicKeyData as _};
@@ -62,6 +63,18 @@ pub(super) async fn order(proc: Proc) -> Result<Value> {
     let mut made = crate::acme::order::run(&proc, &certificate.spec).await?;
     made["ordered"] = true.into();
     Ok(made)
+}
+
+/// Lets an order go on that waits for a person.
+pub(super) async fn proceed(proc: &Proc) -> Result<Value> {
+    let waiting = proc.cx().try_part::<ByHand>();
+    if waiting.is_some_and(|all| all.go_on(proc.target_uid())) {
+        return Ok(json!({}));
+    }
+    Err(Error::refused(format!(
+        "no order of certificate {} waits for a person",
+        proc.target().name
+    )))
 }
 
 /// Why the certificate is to be issued now.

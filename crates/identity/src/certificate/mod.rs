@@ -99,12 +99,24 @@ pub static KIND: Kind = Kind {
             style: WorkStyle::Procedure,
             input: schema::of::<OrderParams>,
             claims: &["material"],
-            deadline: 900,
+            // A person may have to make TXT records meanwhile.
+            deadline: 3 * 86_400,
             event: "ordered",
             examples: &[
                 "dvctl certificate order panel",
                 "dvctl certificate order panel web --force",
             ],
+        },
+        Action {
+            verb: "proceed",
+            doc: "Lets an order go on that waits until somebody has made TXT records, without looking for them.",
+            danger: Danger::None,
+            style: WorkStyle::Procedure,
+            input: schema::empty,
+            claims: &[],
+            deadline: 60,
+            event: "proceeded",
+            examples: &["dvctl certificate proceed wild"],
         },
         Action {
             verb: "revoke",
@@ -153,6 +165,12 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
             Run::Procedure(|proc| Box::pin(issue::renew(proc, Keep::Nothing))),
         ),
         ("order", Run::Procedure(|proc| Box::pin(issue::order(proc)))),
+        (
+            "proceed",
+            Run::Procedure(|proc| {
+                Box::pin(async move { proc.step("proceed", || issue::proceed(&proc)).await })
+            }),
+        ),
         (
             "revoke",
             Run::Procedure(|proc| {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::acme::Hook;
 use crate::ca::{Reason, kind};
 use crate::{Ca, CaConfig};
 use model::{ObjectRef, Timestamp};
@@ -30,16 +31,21 @@ pub(crate) struct House {
 
 pub(crate) async fn start() -> House {
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    open(clock.clone(), clock).await
+    open(clock.clone(), clock, Hook::default()).await
 }
 
 /// With the machine's clock.
 pub(crate) async fn real() -> House {
-    let unused = Arc::new(ManualClock::at(0));
-    open(Arc::new(runtime::SystemClock), unused).await
+    with_hook(Hook::default()).await
 }
 
-async fn open(time: Arc<dyn runtime::Clock>, clock: Arc<ManualClock>) -> House {
+/// The same, with a program for TXT records.
+pub(crate) async fn with_hook(hook: Hook) -> House {
+    let unused = Arc::new(ManualClock::at(0));
+    open(Arc::new(runtime::SystemClock), unused, hook).await
+}
+
+async fn open(time: Arc<dyn runtime::Clock>, clock: Arc<ManualClock>, hook: Hook) -> House {
     let dir = tempfile::tempdir().unwrap();
     let now = time.clone();
     let ca = Ca::open_in(
@@ -62,6 +68,8 @@ async fn open(time: Arc<dyn runtime::Clock>, clock: Arc<ManualClock>) -> House {
         .seal(Arc::new(Mirror))
         .part(ca.clone())
         .part(pins.clone())
+        .part(Arc::new(crate::acme::ByHand::default()))
+        .part(Arc::new(hook))
         .build()
         .await
         .unwrap();

@@ -184,7 +184,7 @@ pub struct CertificateStatus {
     pub logs: Option<u32>,
     /// Generation of its spec that was seen.
     pub observed_generation: u64,
-    /// `Usable`, `Expiring`, `Renewed`, `Shown`.
+    /// `Usable`, `Expiring`, `Renewed`, `Shown`, `Waiting`.
     pub conditions: Vec<Condition>,
 }
 

@@ -658,3 +658,38 @@ async fn a_sync_that_is_cut_in_the_middle_changes_nobody() {
     assert_eq!(world.sync(false).await["suspended"], 1);
     assert!(!world.user("bert").spec.active);
 }
+
+/// A directory that shows another certificate than is pinned hears nothing, however well that is signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_held_to_its_pin() {
+    use sha2::{Digest, Sha256};
+    let Some(slapd) = Slapd::start() else { return };
+    let world = world().await;
+    world.secret(SEARCHER_PASSWORD).await;
+    let other = hex::encode(Sha256::digest(b"another CA"));
+    let pin = json!({ "peer": "127.0.0.1", "type": "ca", "primary": other });
+    world.create("pin", "directory", pin).await.unwrap();
+    world.realm("ldap", ldap(&slapd)).await.unwrap();
+    let (state, said) = world.act("test", json!({})).await;
+    assert_ne!(state, TaskState::Succeeded);
+    assert!(
+        said.to_string().contains("pin `directory` does not expect"),
+        "{said}"
+    );
+    assert!(world.login("anna", ANNA).await.is_err());
+    let der = crate::ca::der_of(&slapd.ca).next().unwrap();
+    let params = json!({ "primary": hex::encode(Sha256::digest(&der)) });
+    let op = Op::Act {
+        target: target("pin", "directory"),
+        verb: "rotate".into(),
+        params,
+    };
+    world.ask(op).await.unwrap();
+    // Who was down a moment ago is left alone for a while.
+    let end = Instant::now() + Duration::from_secs(60);
+    while let Err(error) = world.login("anna", ANNA).await {
+        assert!(Instant::now() < end, "{error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(world.user("anna").spec.realm, "corp");
+}

@@ -366,3 +366,64 @@ proptest! {
         prop_assert!(login(&signer.keys(), &text).is_err());
     }
 }
+
+/// A provider that shows another certificate than is pinned is asked nothing, however well that is signed.
+#[tokio::test]
+async fn a_provider_is_held_to_its_pin() {
+    use super::client::Provider;
+    use sha2::{Digest, Sha256};
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    let der = made.cert.der().to_vec();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!(
+        "https://127.0.0.1:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let said = json!({ "issuer": issuer, "authorization_endpoint": issuer, "token_endpoint": issuer, "jwks_uri": issuer }).to_string();
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = tls.accept(stream).await else { continue };
+            let mut asked = [0; 4096];
+            _ = stream.read(&mut asked).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{said}", said.len());
+            _ = stream.write_all(head.as_bytes()).await;
+            _ = stream.shutdown().await;
+        }
+    });
+    let cx = super::super::tests::start().await;
+    let spec = json!({ "issuer": issuer, "client_id": "dv", "ca": made.cert.pem() });
+    let spec = serde_json::from_value(spec).unwrap();
+    // Each with a connection of its own.
+    let provider = || Provider::new(&cx, "corp", &spec).unwrap();
+    assert_eq!(provider().discover().await.unwrap().issuer, issuer);
+    let hash = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let pin = json!({ "peer": "127.0.0.1", "type": "certificate", "primary": hash(b"another") });
+    super::super::tests::create(&cx, "pin", "provider", pin)
+        .await
+        .unwrap();
+    let error = provider()
+        .discover()
+        .await
+        .map(|facts| facts.issuer)
+        .unwrap_err();
+    let told = format!("{error:?}");
+    assert!(told.contains("pin `provider` does not expect"), "{told}");
+    let right = json!({ "primary": hash(&der) });
+    super::super::tests::set(&cx, "pin", "provider", right)
+        .await
+        .unwrap();
+    provider().discover().await.unwrap();
+}
