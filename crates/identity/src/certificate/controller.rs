@@ -23,7 +23,7 @@ const ASK_LATEST: Duration = Duration::from_secs(86_400);
 const ASK_ANEW: Duration = Duration::from_secs(3600);
 
 /// The conditions that it writes.
-const OURS: [&str; 5] = ["Usable", "Expiring", "Renewed", "Shown", "Waiting"];
+const OURS: [&str; 4] = ["Usable", "Expiring", "Renewed", "Shown"];
 
 /// Sole writer of the status of certificates.
 #[derive(Default)]
@@ -206,21 +206,6 @@ async fn look(
             Condition::clear(&mut after.conditions, "Shown");
         }
     }
-    let wanted = cx.try_part::<ByHand>();
-    let wanted = wanted.map(|all| all.wanted(certificate.metadata.uid));
-    match wanted.filter(|lines| !lines.is_empty()) {
-        Some(lines) => {
-            let message = format!(
-                "make {}; when the zone's server shows that, it goes on, or by `dvctl certificate proceed {}`",
-                lines.join("  and  "),
-                target.name
-            );
-            say(&mut after, "Waiting", true, "RecordsWanted", &message, now);
-        }
-        None => {
-            Condition::clear(&mut after.conditions, "Waiting");
-        }
-    }
     tell(cx, target, &before, &after).await;
     let due = rules::due(
         spec,
@@ -249,6 +234,16 @@ async fn look(
         };
         cx.submit(op, KIND.name).await?;
         return Ok(Next::Again(LOOK));
+    }
+    // People read it as the condition `Waiting`.
+    let wanted = cx.try_part::<ByHand>();
+    let wanted = wanted.map(|all| all.wanted(certificate.metadata.uid));
+    if let Some(lines) = wanted.filter(|lines| !lines.is_empty()) {
+        return Ok(Next::WaitingFor(format!(
+            "make {}; when the zone's server shows that, it goes on, or by `dvctl certificate proceed {}`",
+            lines.join("  and  "),
+            target.name
+        )));
     }
     let next = [
         after.next_try.filter(|_| due.is_some()),

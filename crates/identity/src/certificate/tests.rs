@@ -185,7 +185,15 @@ impl House {
         };
         match tokio::time::timeout(Duration::from_secs(30), looking).await {
             Ok(found) => found,
-            Err(_) => panic!("never so: {:#?}", self.cx.get::<Certificate>(None, name)),
+            Err(_) => {
+                // What its tasks say, too: an order that stands still says there at what.
+                let tasks = self.cx.list::<runtime::task::Task>(None);
+                let tasks: Vec<_> = tasks.iter().map(|task| &task.status).collect();
+                panic!(
+                    "never so: {:#?} {tasks:#?}",
+                    self.cx.get::<Certificate>(None, name)
+                )
+            }
         }
     }
 
