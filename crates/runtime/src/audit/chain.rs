@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::streams::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,6 +26,8 @@ const AT_ONCE: usize = 512;
 const LINGER: Duration = Duration::from_millis(5);
 /// How far back the last seal is looked for. Seals are never further apart.
 const BACK: u64 = 2 * SEAL_ROWS + (WAITING + 2 * AT_ONCE) as u64 + 2;
+/// How long nothing is signed after it failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// At least so far apart are the heads that are kept beside the keys.
 const HEADS_APART: Duration = Duration::from_secs(24 * 3600);
 
@@ -99,6 +101,8 @@ pub(super) struct Chain {
     unsealed: u64,
     unsealed_since: Option<Timestamp>,
     pub seal_rows: u64,
+    /// Not before then, after it could not be signed.
+    sign_again: Option<Instant>,
     /// Rows of changes that could not be written yet.
     waiting: Vec<Row>,
     pub failing: Arc<AtomicBool>,
@@ -139,6 +143,7 @@ impl Chain {
             unsealed: 0,
             unsealed_since: None,
             seal_rows: SEAL_ROWS,
+            sign_again: None,
             waiting: Vec::new(),
             failing: Arc::default(),
             bell: Arc::default(),
@@ -147,7 +152,9 @@ impl Chain {
         };
         out.hash = first_head(&out.heads)?.hash;
         let mut sealed = None;
-        let mut at = next.saturating_sub(BACK).max(first);
+        // The last seal lies behind the rows that it signs, however long ago a key could be replaced last.
+        let signed = out.signer.last().map_or(next, |head| head.seq + 1);
+        let mut at = next.saturating_sub(BACK).min(signed).max(first);
         while at < next {
             let records = out.stream.read_here(at, 1000).map_err(of_stream)?;
             let Some(last) = records.last() else { break };
@@ -204,6 +211,10 @@ impl Chain {
             }
             self.carry_out(&mut batch);
         }
+        if !self.waiting.is_empty() {
+            let rows = self.waiting.len();
+            tracing::error!(rows, "intents of changes that were refused are lost");
+        }
     }
 
     fn carry_out(&mut self, batch: &mut Vec<Work>) {
@@ -224,8 +235,11 @@ impl Chain {
         let durable = |who: &Waits| matches!(who, Waits::Caller { durable: true, .. });
         let sync = !syncs.is_empty() || waits.iter().any(durable);
         let mut plain: Vec<&mut Row> = rows.iter_mut().collect();
+        let tried = !plain.is_empty();
         let written = self.write(&mut plain);
-        self.failing.store(written.is_err(), Ordering::Release);
+        if tried {
+            self.failing.store(written.is_err(), Ordering::Release);
+        }
         if written.is_err() {
             let mut who = waits.iter();
             let mut n = 0;
@@ -251,10 +265,13 @@ impl Chain {
             }
         }
         // Callers have their answers: a seal takes the time of some syncs.
-        if self.unsealed >= self.seal_rows
-            && let Err(error) = self.sign()
-        {
-            tracing::error!(?error, "the audit trail could not be sealed");
+        let may = self.sign_again.is_none_or(|at| at <= Instant::now());
+        if self.unsealed >= self.seal_rows && may {
+            self.sign_again = None;
+            if let Err(error) = self.sign() {
+                self.sign_again = Some(Instant::now() + AGAIN);
+                tracing::error!(?error, "the audit trail could not be sealed");
+            }
         }
         for work in then {
             match work {
@@ -327,8 +344,8 @@ impl Chain {
                 .sign(self.next - 1, self.hash, now, |bytes| clock.fill(bytes))?;
             self.owed = Some(head.row().end());
         }
-        // The seal itself need not be durable yet: the signer's file has it, and the next start adds it if it is not.
         self.write(&mut [])?;
+        self.stream.sync_here().map_err(of_stream)?;
         self.keep_head()
     }
 

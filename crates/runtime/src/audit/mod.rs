@@ -43,7 +43,7 @@ pub use trail::{
 };
 pub use verify::{Broken, Verdict, Verifier, heads_of, verify};
 
-use crate::Cx;
+use crate::{ActorKind, Cx};
 use model::Result;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -58,10 +58,15 @@ const PARAMS: usize = 4096;
 const SLOTS: u64 = 1024;
 /// Where the slots lie in the store.
 const PREFIX: &str = "a/";
+/// Where those of changes lie whose intent must be on disk before.
+const ANNOUNCED: &str = "a/i/";
 
 /// The key in which a commit leaves the name of its attempt.
-pub(crate) fn slot(n: u64) -> Key {
-    Key::new(format!("{PREFIX}{:04}", n % SLOTS))
+pub(crate) fn slot(n: u64, actor: ActorKind) -> Key {
+    match actor {
+        ActorKind::System => Key::new(format!("{PREFIX}l/{:04}", n % SLOTS)),
+        _ => Key::new(format!("{ANNOUNCED}{:04}", n % SLOTS)),
+    }
 }
 
 /// SHA-256 of what was asked, in hexadecimal.

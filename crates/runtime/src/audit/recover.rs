@@ -5,6 +5,7 @@ use super::{Durable, PREFIX};
 use crate::Cx;
 use crate::cx::store_error;
 use model::Result;
+use serde_json::Value;
 use store::{Page, Prefix};
 
 /// How many rows are looked through after a restart for intents without outcome.
@@ -37,6 +38,10 @@ pub(super) async fn recover(cx: &Cx) -> Result<usize> {
         let row = Row {
             time: cx.clock().now(),
             phase: Phase::Outcome,
+            // As in any outcome: what was asked stands in the intent, sealed with the right key.
+            params: Value::Null,
+            personal: Vec::new(),
+            about: None,
             result: Some(word.into()),
             recovered: true,
             ..intent

@@ -1,13 +1,13 @@
 //! Where rows are kept: a folder, and the thread ([`super::chain`]) that alone adds to it.
 
 use super::chain::{Bell, Chain, Waits, Work, first_head};
-use super::files;
 use super::format::{self, Hash, Link};
 use super::head::{ChainId, Head};
 use super::row::Row;
 use super::signer::Signer;
 use super::subjects::{KeyCounts, Subjects};
 use super::verify::heads_of;
+use super::{ANNOUNCED, files};
 use crate::{Clock, Seal, SystemClock};
 use futures::future::BoxFuture;
 use model::{Error, Result, Timestamp};
@@ -257,11 +257,12 @@ impl FileTrail {
         })
     }
 
-    /// For the store that changes are kept in: with each of its batches it has the intents made durable that were given
-    /// before, and waits for that before the batch itself is durable. From then on an intent waits for nothing of its own.
+    /// For the store that changes are kept in: with each of its batches that has a change which was announced, it has the
+    /// intents made durable that were given before, and waits for that before the batch itself is durable. From then on an
+    /// intent waits for nothing of its own.
     pub fn share(&self, store: &Sqlite) {
         let (unsynced, work, bell) = (self.unsynced.clone(), self.work.clone(), self.bell.clone());
-        store.first(Box::new(move || {
+        let begin = move || -> Box<dyn FnOnce() -> std::result::Result<(), String>> {
             if !unsynced.swap(false, Ordering::AcqRel) {
                 return Box::new(|| Ok(()));
             }
@@ -282,7 +283,8 @@ impl FileTrail {
                     None => Err(why.to_owned()),
                 }
             })
-        }));
+        };
+        store.first(ANNOUNCED, Box::new(begin));
         self.shared.store(true, Ordering::Release);
     }
 

@@ -526,9 +526,9 @@ impl Desk {
         request: &Request,
         mut txn: Txn,
         key: &Key,
-        held: Option<Held>,
+        mut held: Option<Held>,
     ) -> Result<Revision, Attempt> {
-        if let Some(held) = &held {
+        if let Some(held) = &mut held {
             txn = held.guarded(txn);
         }
         let mut txn = match self.with_idempotency(request, txn, key) {
@@ -540,7 +540,8 @@ impl Desk {
         };
         if let (Some(change), true) = (request.change, self.cx.trail().is_some()) {
             // After a crash this says that the change was made.
-            txn = txn.put(audit::slot(self.cx.next_change()), change.to_string());
+            let slot = audit::slot(self.cx.next_change(), request.actor.kind);
+            txn = txn.put(slot, change.to_string());
         }
         let result = self.cx.store().commit(txn).await;
         if let Some(held) = held {

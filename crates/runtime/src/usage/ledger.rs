@@ -17,6 +17,7 @@ use crate::cx::store_error;
 use model::{Error, Result, Uid};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::time::Duration;
 use store::{Expect, Key, Revision, StoreError, Txn};
 use tokio::sync::Notify;
 
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 const GUARDS: &str = "q";
 /// How often the guard is tried for.
 const TRIES: usize = 100;
+/// How long a change waits for one that is under way before it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is reserved in this process.
 #[derive(Default)]
@@ -38,6 +41,8 @@ pub(crate) struct Ledger {
 struct Book {
     /// The revision of the guard that this process took last, unless somebody else has it now.
     guard: Option<Revision>,
+    /// The newest one that it ever had: an older one is somebody else's by now.
+    newest: Revision,
     taken: Vec<Taken>,
     next: u64,
 }
@@ -59,12 +64,15 @@ enum Fate {
     Unknown,
 }
 
-/// Room that a write has reserved. Dropped without a word, it is counted on until it is certain what became of the write.
+/// Room that a write has reserved. Dropped without a word after its transaction was made, it is counted on until it is
+/// certain what became of that.
 pub(crate) struct Held {
     cx: Cx,
     project: Box<str>,
     id: u64,
     guard: Revision,
+    /// Whether a transaction was made of it, which may have been stored.
+    given: bool,
     settled: bool,
 }
 
@@ -82,7 +90,7 @@ impl Ledger {
         let Some(rules) = cx.try_part::<LimitRules>() else {
             return Ok(None);
         };
-        if !cx.cache().counts_anew(it) {
+        if !cx.cache().counts_anew(it) && !cx.ledger().has_kin(it) {
             return Ok(None);
         }
         let project = &*it.project;
@@ -103,7 +111,15 @@ impl Ledger {
                     guards += 1;
                     take_guard(cx, project).await?;
                 }
-                Took::Undecided => decided.await,
+                Took::Undecided => {
+                    let heard = tokio::time::timeout(PATIENCE, decided).await;
+                    heard.map_err(|_| {
+                        Error::unavailable(format!(
+                            "another change of project `{project}` does not come to its end"
+                        ))
+                        .hint("try again")
+                    })?;
+                }
                 Took::Behind(at) => cx.cache().reach(at).await?,
                 Took::Full(over) => return Err(too_much(cx, &rules, project, &over)),
             }
@@ -111,6 +127,13 @@ impl Ledger {
         Err(Error::unavailable(
             "other processes write into the project again and again; try again",
         ))
+    }
+
+    /// Whether something under way counts together with this object.
+    fn has_kin(&self, it: &Counted) -> bool {
+        let books = self.books.lock();
+        let book = books.get(&it.project);
+        book.is_some_and(|book| book.taken.iter().any(|taken| taken.group == it.group))
     }
 
     fn take(&self, cx: &Cx, it: &Counted, limits: &[(Box<str>, u64)]) -> Took {
@@ -127,7 +150,11 @@ impl Ledger {
         if let Some(before) = book.taken.iter().find(kin) {
             return match before.fate {
                 Fate::Stored(at) => Took::Behind(at),
-                Fate::Open | Fate::Unknown => Took::Undecided,
+                Fate::Open => Took::Undecided,
+                Fate::Unknown => {
+                    book.guard = None;
+                    Took::NoGuard
+                }
             };
         }
         let mut over = Vec::new();
@@ -175,6 +202,7 @@ impl Ledger {
             project: it.project.clone(),
             id,
             guard,
+            given: false,
             settled: false,
         })
     }
@@ -236,7 +264,8 @@ enum Settled {
 
 impl Held {
     /// Adds to a transaction what makes it fail when another process hands out the project's room.
-    pub fn guarded(&self, txn: Txn) -> Txn {
+    pub fn guarded(&mut self, txn: Txn) -> Txn {
+        self.given = true;
         txn.expect(Expect::At(guard_key(&self.project), self.guard))
     }
 
@@ -269,7 +298,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if !self.settled {
-            self.end(Settled::Unknown);
+            self.end(match self.given {
+                true => Settled::Unknown,
+                false => Settled::Refused { guard: false },
+            });
         }
     }
 }
@@ -295,8 +327,8 @@ async fn take_guard(cx: &Cx, project: &str) -> Result<()> {
                 cx.cache().reach(at).await?;
                 let mut books = cx.ledger().books.lock();
                 let book = books.entry(project.into()).or_default();
-                if book.guard.is_none_or(|known| known < at) {
-                    book.guard = Some(at);
+                if book.newest < at {
+                    (book.guard, book.newest) = (Some(at), at);
                     // What was written under an earlier guard is in the cache by now, or never will be.
                     book.taken
                         .retain(|taken| taken.fate != Fate::Unknown || taken.guard >= at);

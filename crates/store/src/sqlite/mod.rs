@@ -179,12 +179,13 @@ impl Sqlite {
         }))
     }
 
-    /// Names what must be durable before the commits of a batch are: a log that says what they are about to do. It is
-    /// begun with each batch that has commits, goes on beside the statements of the batch, and is waited for before the
-    /// one fsync that makes the batch durable. When it fails, the batch is rolled back and its callers are told why. Only
-    /// the first call counts.
-    pub fn first(&self, begin: Box<Begin>) {
-        let _ = self.first.set(begin);
+    /// Names what must be durable before some commits are: a log that says what they are about to do. They are known by a
+    /// key that they write, which begins with `mark`. It is begun with each batch that has such commits, goes on beside the
+    /// statements of the batch, and is waited for before the one fsync that makes the batch durable. When it fails, the
+    /// batch is rolled back and its callers are told why; from then on, until it succeeds, it is waited for before a batch
+    /// is begun, and only the commits with the mark are refused. Only the first call counts.
+    pub fn first(&self, mark: &'static str, begin: Box<Begin>) {
+        let _ = self.first.set((mark, begin));
     }
 
     /// Finishes what waits, ends watches and closes the file. What is asked afterwards is `Unavailable`.

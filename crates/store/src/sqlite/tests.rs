@@ -709,3 +709,46 @@ async fn a_caller_that_leaves_does_not_disturb() {
     let next = store.commit(Txn::new().put(key("end"), "v")).await.unwrap();
     assert!(next > listing.revision);
 }
+
+/// What was announced is refused while that cannot be kept; nothing else is, whatever comes together with it.
+#[tokio::test]
+async fn only_what_is_announced_waits_for_its_announcement() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(dir.path()).unwrap();
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let said = full.clone();
+    let begin = move || -> Box<dyn FnOnce() -> std::result::Result<(), String>> {
+        let full = said.load(std::sync::atomic::Ordering::SeqCst);
+        Box::new(move || match full {
+            true => Err("the log is full".into()),
+            false => Ok(()),
+        })
+    };
+    store.first("a/i/", Box::new(begin));
+    let announced = |name: &str| {
+        let key = Key::new(format!("o/{name}"));
+        Txn::new().put(key, "1").put(Key::new("a/i/0001"), "1")
+    };
+    let plain = |name: &str| Txn::new().put(Key::new(format!("o/{name}")), "1");
+    store.commit(plain("before")).await.unwrap();
+    store.commit(announced("first")).await.unwrap_err();
+    for n in 0..20 {
+        let (mine, other) = (format!("mine{n}"), format!("other{n}"));
+        let (refused, done) =
+            tokio::join!(store.commit(announced(&mine)), store.commit(plain(&other)));
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("the log is full"), "{refused}");
+        done.unwrap();
+    }
+    let there = store.list(&Prefix::new("o/"), Page::ALL).await.unwrap();
+    assert!(
+        there
+            .entries
+            .iter()
+            .all(|e| !e.key.as_str().contains("mine"))
+    );
+    assert_eq!(there.entries.len(), 21);
+    full.store(false, std::sync::atomic::Ordering::SeqCst);
+    store.commit(announced("last")).await.unwrap();
+    store.close().await;
+}

@@ -50,7 +50,7 @@ pub(super) struct Writer {
 pub type Begin = dyn Fn() -> Box<dyn FnOnce() -> std::result::Result<(), String>> + Send + Sync;
 
 /// Where a [`Begin`] is put once the store is open.
-pub(super) type First = Arc<OnceLock<Box<Begin>>>;
+pub(super) type First = Arc<OnceLock<(&'static str, Box<Begin>)>>;
 
 /// Why a batch was not done.
 enum Failed {
@@ -113,6 +113,7 @@ impl Writer {
                 history,
                 revision,
                 first,
+                first_fails: false,
             };
             work.until_closed(&queue);
             work.close(&db);
@@ -140,6 +141,8 @@ struct Work<'db> {
     history: History,
     revision: Revision,
     first: First,
+    /// Whether it failed when it was last waited for.
+    first_fails: bool,
 }
 
 impl Work<'_> {
@@ -201,10 +204,29 @@ impl Work<'_> {
         requests: &mut Vec<Request>,
         due: Vec<LeaseId>,
     ) -> std::result::Result<(), Failed> {
-        let commits = |request: &Request| matches!(request, Request::Commit(..));
-        let first = self.first.get().filter(|_| requests.iter().any(commits));
+        let first = self.first.clone();
+        let marked = |request: &Request| match (request, first.get()) {
+            (Request::Commit(txn, _), Some((mark, _))) => {
+                let keys = txn.writes.iter().map(Write::key);
+                keys.into_iter().any(|key| key.as_str().starts_with(mark))
+            }
+            _ => false,
+        };
+        let begin = first.get().filter(|_| requests.iter().any(marked));
         // It goes on while the statements are done.
-        let first = first.map(|begin| begin());
+        let mut first = begin.map(|(_, begin)| begin());
+        if self.first_fails
+            && let Some(wait) = first.take()
+        {
+            let done = wait();
+            self.first_fails = done.is_err();
+            if let Err(why) = done {
+                let (refused, others) = requests.drain(..).partition(|r| marked(r));
+                let (mut refused, error): (Vec<_>, _) = (refused, StoreError::Unavailable(why));
+                refuse(Vec::new(), &mut refused, &error);
+                *requests = others;
+            }
+        }
         self.statements.begin.execute([])?;
         for lease in due {
             self.end_lease(batch, lease)?;
@@ -258,7 +280,9 @@ impl Work<'_> {
                 .execute([self.revision.0 as i64])?;
         }
         if let (Some(wait), true) = (first, batch.dirty) {
-            wait().map_err(Failed::First)?;
+            let done = wait();
+            self.first_fails = done.is_err();
+            done.map_err(Failed::First)?;
         }
         // With WAL and synchronous=FULL this returns after the fsync.
         if batch.dirty {

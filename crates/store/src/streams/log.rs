@@ -44,6 +44,8 @@ struct Tail {
     end: u64,
     next: u64,
     latest: u64,
+    /// Whether something stands behind the end that a write left there which failed.
+    torn: bool,
     /// First number and offset of every `BLOCK` bytes or so.
     index: Vec<(u64, u64)>,
 }
@@ -134,9 +136,14 @@ impl Log {
             for (seq, payload) in (tail.next..).zip(batch) {
                 record::encode(&mut bytes, tail.head.salt, seq, micros, payload);
             }
-            // At a known offset: what a failed write left behind the end is written over by the next.
+            tail.cut()?;
             let written = tail.file.write_all_at(&bytes, tail.end);
-            written.map_err(|e| StreamError::io("appending to", &tail.path, e))?;
+            if let Err(error) = written {
+                // Whole records may stand there by now. They would be taken for ours when the stream is opened again.
+                tail.torn = true;
+                let _ = tail.cut();
+                return Err(StreamError::io("appending to", &tail.path, error));
+            }
             if tail
                 .index
                 .last()
@@ -164,6 +171,7 @@ impl Log {
     }
 
     fn rotate(&self, tail: &mut Tail, micros: u64) -> Result<(), StreamError> {
+        tail.cut()?;
         tail.file
             .sync_data()
             .map_err(|e| StreamError::io("syncing", &tail.path, e))?;
@@ -439,8 +447,19 @@ impl Tail {
             end: HEAD as u64,
             next: first,
             latest: 0,
+            torn: false,
             index: Vec::new(),
         })
+    }
+
+    /// Takes away what a failed write left behind the end.
+    fn cut(&mut self) -> Result<(), StreamError> {
+        if self.torn {
+            let cut = self.file.set_len(self.end);
+            cut.map_err(|e| StreamError::io("cutting", &self.path, e))?;
+            self.torn = false;
+        }
+        Ok(())
     }
 }
 
@@ -561,6 +580,7 @@ fn tail_of(file: File, path: PathBuf, head: Head, scan: &Scan, latest: u64, next
         end: scan.end as u64,
         next,
         latest,
+        torn: false,
         index,
     }
 }
