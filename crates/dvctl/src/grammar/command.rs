@@ -553,6 +553,13 @@ pub fn of_all(before: &Before, keeper: &KindDef, args: &[String]) -> Option<(Str
         verb if keeper.action(verb).is_some() || keeper.stream(verb).is_some() => verb,
         _ => return None,
     };
+    // A name stands there: one is meant, and not all.
+    let flags = ["--yes", "-y", "--dry-run", "--wait"];
+    let mut at = args.get(verb + 1..)?.iter();
+    let named = at.find(|arg| !flags.contains(&arg.as_str()));
+    if named.is_some_and(|arg| !arg.starts_with('-')) {
+        return None;
+    }
     let mut line = args.to_vec();
     keeper.name.clone_into(line.get_mut(kind)?);
     meant.clone_into(line.get_mut(verb)?);
@@ -627,6 +634,9 @@ mod tests {
             is("cleanup", "key-policy cleanup default --yes")
         );
         assert_eq!(meant("key soon"), is("soon", "key-policy soon default"));
+        // One is named, so not all are meant.
+        assert_eq!(meant("key cleanup ci --yes"), None);
+        assert_eq!(meant("key cleanup --yes ci"), None);
         assert_eq!(meant("key clean"), None);
         assert_eq!(meant("key"), None);
     }

@@ -68,9 +68,25 @@ mod tests {
                     wrong += &format!("{example}: no such kind\n");
                     continue;
                 };
-                let verb = before.words.get(1).map(String::as_str);
-                let command = root(Some(&registry), Some(kind_command(&used, verb)));
-                if let Err(e) = command.try_get_matches_from(dotted(line)) {
+                // As the program does it: what is no verb of the kind may be one of the object that is for all of them.
+                let keeper = registry.keeper(&used.name).unwrap();
+                let own = kind_command(&used, None);
+                let own = |verb: &str| own.find_subcommand(verb).is_some();
+                let asked = before.words.get(1).filter(|verb| !own(verb));
+                let all = keeper.zip(asked).and_then(|(keeper, _)| {
+                    let args = dotted(line[1..].to_vec());
+                    let (verb, args) = of_all(&before, &keeper, &args)?;
+                    Some((keeper, verb, args))
+                });
+                let (used, verb, line) = match all {
+                    Some((keeper, verb, args)) => {
+                        let line = std::iter::once("dvctl".to_owned()).chain(args);
+                        (keeper, Some(verb), line.collect())
+                    }
+                    None => (used, before.words.get(1).cloned(), dotted(line)),
+                };
+                let command = root(Some(&registry), Some(kind_command(&used, verb.as_deref())));
+                if let Err(e) = command.try_get_matches_from(line) {
                     wrong += &format!("{example}: {e}\n");
                 }
             }

@@ -283,7 +283,25 @@ pub fn manages(cx: &Cx, actor: &Actor, user: &str) -> Result<()> {
     if actor.is_trusted() || himself {
         return Ok(());
     }
+    if let Some(held) = held_to(cx, actor) {
+        return Err(Error::denied(format!(
+            "`{}` lets in from {held} only, and what it made here could be used from elsewhere",
+            actor.name
+        ))
+        .hint("let somebody do it who has logged in himself"));
+    }
     above(cx, actor, &Subject::User(user.into()))
+}
+
+/// From where alone a key lets in, when it is held to a machine or to networks.
+fn held_to(cx: &Cx, actor: &Actor) -> Option<String> {
+    let key = actor.credential.as_deref()?.strip_prefix("api-key/")?;
+    let spec = cx.get::<ApiKey>(None, key.split('/').next()?)?.spec.clone();
+    match (spec.machine, spec.networks.is_empty()) {
+        (Some(machine), _) => Some(format!("machine `{machine}`")),
+        (None, false) => Some("its networks".into()),
+        (None, true) => None,
+    }
 }
 
 /// Refuses to let an actor put somebody into a group that may more than he: it would be a way up.

@@ -123,7 +123,8 @@ pub(super) async fn send(cx: &Cx, message: &Value) -> Result<()> {
         async move {
             signed.map_err(|_| Error::refused("the address of the webhook cannot be signed"))?;
             let answer = request.send().await.map_err(|e| {
-                Error::unavailable("the webhook of API keys does not answer").because(e)
+                Error::unavailable("the webhook of API keys does not answer")
+                    .because(e.without_url())
             })?;
             let status = answer.status();
             match status.as_u16() {

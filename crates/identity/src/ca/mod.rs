@@ -330,7 +330,7 @@ impl Ca {
         let standing = self.standing();
         let one = &standing.current;
         let signed = issue::machine(one.signer()?, name, key, (now, life), self.at(one))?;
-        note(&mut self.log.lock(), &signed.der, now, &one.id)?;
+        self.keep(&signed.der, now, &one.id)?;
         let cross = standing.cross().map(|der| pem_of(der)).unwrap_or_default();
         let chain = format!("{}{cross}{}", signed.certificate, one.public.pem);
         Ok((chain, fingerprint(&signed.der)))

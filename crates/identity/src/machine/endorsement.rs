@@ -12,6 +12,7 @@ use x509_parser::public_key::PublicKey;
 
 /// What such a certificate is for (`tcg-kp-EKCertificate`, 2.23.133.8.1).
 const FOR_ENDORSEMENT: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+const ENDORSES: &str = "2.23.133.8.1";
 /// Certificates between it and its maker.
 const MOST_BETWEEN: usize = 8;
 /// secp384r1 and prime256v1.
@@ -76,6 +77,20 @@ pub(super) fn check(
     }
     let der = CertificateDer::from(certificate);
     let leaf = EndEntityCert::try_from(&der).map_err(|_| unreadable())?;
+    // A maker signs other things as well: only what it calls an endorsement key is one.
+    let uses = parsed.extended_key_usage().ok().flatten();
+    if !uses.is_some_and(|uses| {
+        uses.value
+            .other
+            .iter()
+            .any(|oid| oid.to_id_string() == ENDORSES)
+    }) {
+        return Err(Error::field(
+            "certificate",
+            "is not for an endorsement key: its extended key usage does not say so (2.23.133.8.1)",
+        )
+        .hint("`dvctl tpm enrol` sends the one that the TPM keeps"));
+    }
     let anchors: Vec<TrustAnchor<'_>> = makers
         .iter()
         .filter_map(|maker| webpki::anchor_from_trusted_cert(maker).ok())
@@ -143,7 +158,9 @@ mod tests {
         maker.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let root = maker.self_signed(&ours).unwrap();
         let issuer = rcgen::Issuer::new(maker, ours);
-        let below = rcgen::CertificateParams::default();
+        let mut below = rcgen::CertificateParams::default();
+        let endorses = vec![2, 23, 133, 8, 1];
+        below.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::Other(endorses)];
         let below = below.signed_by(&theirs, &issuer).unwrap();
         (root.der().to_vec(), below.der().to_vec())
     }

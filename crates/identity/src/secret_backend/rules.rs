@@ -98,12 +98,15 @@ fn check(spec: &BackendSpec) -> Vec<Violation> {
 
 /// Whether an address is this machine's own.
 pub(crate) fn is_here(address: &str) -> bool {
-    let rest = address.trim_start_matches("http://");
-    let host = match rest.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => rest.split([':', '/']).next().unwrap_or_default(),
+    // As the client reads it, so that nothing before an `@` is taken for the host.
+    let Ok(url) = reqwest::Url::parse(address) else {
+        return false;
     };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let named = !url.username().is_empty() || url.password().is_some();
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let here = host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    url.scheme() == "http" && here && !named
 }
 
 #[cfg(test)]
@@ -125,6 +128,9 @@ mod tests {
             "http://localhost.example.org",
             "http://127.0.0.1.example.org:8200",
             "http://[2001:db8::1]:8200",
+            "http://localhost:1@example.org",
+            "http://127.0.0.1:1@10.0.0.1/",
+            "http://localhost@10.0.0.1/",
         ] {
             assert!(!is_here(bad), "{bad}");
         }

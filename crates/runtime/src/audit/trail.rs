@@ -461,6 +461,7 @@ pub fn own_heads(keys: &Path, most: usize) -> Result<Vec<Head>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ActorKind;
     use store::{Expect, Key, Revision, Store, Txn};
 
     struct Bare;
@@ -491,15 +492,19 @@ mod tests {
             .keep(Row::default(), Durable::WithChange)
             .await
             .unwrap();
-        let lost = Txn::new()
-            .expect(Expect::At(Key::new("o/a"), Revision(99)))
-            .put(Key::new("o/a"), "1");
+        let announced = || {
+            Txn::new()
+                .put(Key::new("o/a"), "1")
+                .put(crate::audit::slot(1, ActorKind::User), "x")
+        };
+        let lost = announced().expect(Expect::At(Key::new("o/a"), Revision(99)));
         store.commit(lost).await.unwrap_err();
         assert!(trail.unsynced.load(Ordering::Acquire));
-        store
-            .commit(Txn::new().put(Key::new("o/a"), "1"))
-            .await
-            .unwrap();
+        // What nobody announced does not wait for it.
+        let other = Txn::new().put(Key::new("o/b"), "1");
+        store.commit(other).await.unwrap();
+        assert!(trail.unsynced.load(Ordering::Acquire));
+        store.commit(announced()).await.unwrap();
         assert!(!trail.unsynced.load(Ordering::Acquire));
         trail.close().await;
         store.close().await;

@@ -7,7 +7,9 @@ use model::{Error, Result};
 use parking_lot::Mutex;
 use runtime::{Authority, CaCertificate, TlsIdentity};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig};
 use std::sync::Arc;
@@ -95,6 +97,10 @@ fn config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = alpn.to_vec();
+    // A resumed handshake takes a client's certificate as shown and asks for no proof of its key: what can be copied from
+    // a program's memory would stand for a key that cannot leave its machine.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 

@@ -228,6 +228,21 @@ async fn a_key_is_never_rid_of_its_limits() {
         };
         assert_eq!(status, wanted, "{said}");
     }
+    // One that is held to networks makes none that is not.
+    let spec = json!({ "user": "tom", "role": "superadmin" });
+    world.grant("tom", spec).await;
+    let near = json!({ "owner": "tom", "networks": ["192.0.2.0/24"] });
+    let op = create("api-key", None, "near", json!({}), near);
+    assert_eq!(by_root(&world, op).await, 200);
+    let free = json!({ "owner": "tom" });
+    for op in [
+        create("api-key", None, "free", json!({}), free),
+        patch("api-key", "near", json!({ "networks": [] })),
+    ] {
+        let said = format!("{op:?}");
+        let asked = world.ask(Actor::key("near", "s1", "tom"), None, op).await;
+        assert_eq!(asked.unwrap_err().status(), 403, "{said}");
+    }
 }
 
 #[tokio::test]
