@@ -88,7 +88,7 @@ async fn a_node_without_qemu_and_tun_says_so_and_notices_when_they_come() {
     let config = folder.path().join("debvisord.toml");
     let text = format!(
         "instance = \"{name}\"\nstate_dir = \"{0}/state\"\nrun_dir = \"{1}\"\ncache_dir = \"{0}/cache\"\n\
-         [node]\nname = \"here\"\n[listen]\nhttps = \"127.0.0.1:0\"\n[network]\nnamespace = \"dv-{name}\"\n",
+         [node]\nname = \"here\"\n[listen]\nhttps = \"127.0.0.1:0\"\ngrpc = \"127.0.0.1:0\"\n[network]\nnamespace = \"dv-{name}\"\n",
         folder.path().display(),
         run.path().display(),
     );

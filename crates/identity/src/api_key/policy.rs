@@ -243,6 +243,13 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
 
 fn admit(draft: &mut Draft<'_>) -> Result<()> {
     let old = draft.old_spec::<ApiKeyPolicy>()?;
+    if draft.creating() && draft.meta.name.as_str() != DEFAULT {
+        return Err(Error::field(
+            "metadata.name",
+            format!("is `{}`: there is one policy, `{DEFAULT}`", draft.meta.name),
+        )
+        .hint("dvctl api-key-policy set default"));
+    }
     match &draft.spec::<ApiKeyPolicy>()?.webhook {
         Some(webhook) => hook::check(draft, webhook, old.and_then(|old| old.webhook).as_ref()),
         None => Ok(()),

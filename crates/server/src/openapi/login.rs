@@ -48,7 +48,7 @@ const MFA: (&str, &str) = ("mfa boolean", "As if he had just proved a second fac
 const STEPS: &[Step] = &[
     Step {
         path: "login",
-        id: "login",
+        id: "logIn",
         doc: "Log in by a password; then again with a second factor, when that is asked for.",
         known: false,
         must: &[
