@@ -47,10 +47,9 @@ pub fn kind_command(kind: &KindDef, verb: Option<&str>) -> Command {
 
 /// Every verb of a kind with its documentation.
 pub fn kind_verbs(kind: &KindDef) -> Vec<(String, String)> {
-    let article = match kind.name.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        true => "an",
-        false => "a",
-    };
+    // "a user", as it is said.
+    let vowel = kind.name.starts_with(['a', 'e', 'i', 'o', 'u']) && !kind.name.starts_with("us");
+    let article = if vowel { "an" } else { "a" };
     let title = if kind.title.is_empty() {
         kind.name.clone()
     } else {
