@@ -159,14 +159,14 @@ pub static SUBSYSTEM: Subsystem = Subsystem {
     normal: normal::<Lamp>,
     admit: |draft| {
         let mut spec = draft.spec::<Lamp>()?;
-        if spec.socket.is_none() {
-            let free = (1..).find(|n: &u32| !draft.key_taken("socket", &n.to_string()));
-            spec.socket = free;
-        }
+        let given = spec.socket;
+        let free = || (1..).find(|n: &u32| !draft.key_taken("socket", &n.to_string()));
+        spec.socket = given.or_else(free);
         if let Some(socket) = spec.socket {
             let value = socket.to_string();
             if !draft.holds_key("socket", &value) {
-                if draft.key_taken("socket", &value) {
+                // One that was found free is not looked at again: who takes it meanwhile makes this run again.
+                if given.is_some() && draft.key_taken("socket", &value) {
                     return Err(Error::field("spec.socket", format!("{socket} is taken")));
                 }
                 draft.claim_key("socket", &value);
