@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 const AT_ONCE: usize = 512;
 /// How long rows that nobody waits for lie before they are written: those that come together then cost one write.
 const LINGER: Duration = Duration::from_millis(5);
-/// How far back the last seal is looked for. Seals are never further apart.
+/// How far back the trail is read at its start, at least: further when the last seal lies behind that.
 const BACK: u64 = 2 * SEAL_ROWS + (WAITING + 2 * AT_ONCE) as u64 + 2;
 /// How long nothing is signed after it failed.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -481,7 +481,6 @@ impl Cache {
         self.0.state.read().tally.total(project)
     }
 
-    /// By how much an object would raise what its project uses.
     /// Whether the object, being so, changes what its project uses or how those that count together share it.
     pub(crate) fn counts_anew(&self, it: &Counted) -> bool {
         let state = self.0.state.read();
